@@ -1,0 +1,77 @@
+"""The `measure` section: benchmarks, their items and how they are asked; and the declared contrasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from leaven.spec.data import CONFIG, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """One benchmark of a study."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    benchmark: str
+    """Name of a benchmark (evals/benchmarks, or a plugin)."""
+    world: World | None = None
+    """Items drawn from the embedded world."""
+    file: str | None = None
+    """Items from a file: `data:NAME` or a path relative to the study file."""
+    limit: int | None = None
+    """Use only the first items."""
+    format: str = "trained"
+    """Prompt format; `trained` asks each model in the format of its last stage."""
+    metrics: tuple[str, ...] | None = None
+    """Metrics to compute; null means the benchmark's own. bits_per_byte exists wherever there is a gold."""
+    n: int = 1
+    """Samples per item."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    """Nucleus sampling."""
+    max_new_tokens: int = 256
+    """Longest completion."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of that benchmark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Which items a contrast uses."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    min_difficulty: int | None = None
+    """Keep items at least this difficult."""
+    max_difficulty: int | None = None
+    """Keep items at most this difficult."""
+    seen: bool | None = None
+    """Keep only items that training may (true) or may not (false) contain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """A declared comparison: treatment minus control."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    name: str
+    """Short name."""
+    treatment: str
+    """Condition."""
+    control: str
+    """Condition it is compared with."""
+    benchmark: str
+    """Name under `measure`."""
+    metric: str = "accuracy"
+    """Metric of that benchmark."""
+    where: Where = field(default_factory=Where)
+    """Item filter."""
+    primary: bool = False
+    """The contrast that answers the question; exactly one."""
+    margin: float = 0.0
+    """Effects smaller than this do not matter; decides 'no difference'."""
+    unequal_seeds: Literal["refuse", "common", "welch"] = "refuse"
+    """What to do when the two conditions finished with different seeds."""
+    lower_is_better: bool = False
+    """True for losses and bits per byte."""
