@@ -1,0 +1,307 @@
+"""Training texts -> a tokenizer folder; segments -> token ids with exact spans.
+
+Two kinds are trained here: `word` (lossless whitespace words, closed vocabulary) for procedural tasks, and `bpe` (byte-level BPE, one
+token per run of 2..16 spaces: Ma et al. 2024, "L spaces -> one token") for real text and code. Either is written as tokenizer.json +
+tokenizer_config.json, so `transformers.AutoTokenizer` and this class give the same ids for plain text. Each segment is encoded on
+its own: spans are exact and both orders of thought and code have the same multiset of tokens.
+
+Markers ("<|end|>", "<|user|>", ...) become special ids in template segments only; the same characters in data stay ordinary text. The
+special tokens live outside the learned vocabulary (highest ids) so that no learned piece can share an id with them.
+With a tokenizer brought along (a Hugging Face folder), "<|end|>" is its eos and "<|pad|>" its pad (or eos); a role marker it does not have is
+spelled in ordinary tokens (a text marker). Not covered: which text a format yields (formats.py), packing and truncation (tokenise.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+
+from leaven.core.step import StepContext, step
+from leaven.core.tables import read_examples
+from leaven.core.types import Example, Segment
+from leaven.errors import DataError, StudyError
+
+PAD, END = "<|pad|>", "<|end|>"
+SPECIALS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+UNKNOWN = "<|unk|>"
+LONGEST_RUN = 16
+
+# "\n" | a word with at most one space before it | spaces left over (the last space of a run belongs to the word after it)
+_WORDS = rf"\n| ?[^ \n]+| {{1,{LONGEST_RUN}}}(?= [^ \n])| {{1,{LONGEST_RUN}}}"
+_RUNS = rf" {{2,{LONGEST_RUN}}}"
+# letters, punctuation and single digits never share a piece, so "<|end|>" in data can never become one learned token
+_BYTES = rf"{_RUNS}|\n+|\t+| ?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+|\s"
+_MARKERS = re.compile("(" + "|".join(map(re.escape, SPECIALS)) + ")")
+_BATCH = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Token ids of one example: `ids` int32[N], `learn` float32[N] loss weights, `segment` int32[N] index into the segments."""
+
+    ids: np.ndarray
+    learn: np.ndarray
+    segment: np.ndarray
+
+
+class Tokenizer:
+    """A loaded tokenizer folder; immutable, safe to share between threads."""
+
+    def __init__(self, folder: Path, special_ids: Mapping[str, int], bos_id: int | None) -> None:
+        """Use `load`; `special_ids` maps markers to ids and holds at least "<|end|>" and "<|pad|>"."""
+        text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self.folder = folder
+        self._template = _quiet(tokenizers.Tokenizer.from_str(text))
+        self._plain = _quiet(tokenizers.Tokenizer.from_str(text))
+        self._plain.encode_special_tokens = True  # special tokens spelled out in data are data
+        self._special = dict(special_ids)
+        self._unknown = self._plain.token_to_id(UNKNOWN)
+        self._cache: dict[str, list[int]] = {}
+        self.pad_id, self.end_id, self.bos_id = self._special[PAD], self._special[END], bos_id
+        self.vocab_size = max(self._plain.get_vocab(with_added_tokens=True).values()) + 1
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Tokenizer:
+        """Load a folder with tokenizer.json, written by `train_tokenizer` or by Hugging Face tools.
+
+        Raises:
+            DataError: no readable tokenizer.json, or none of its configuration files names an end-of-sequence token.
+        """
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise DataError(f"{folder}: expected a tokenizer folder holding tokenizer.json, found none. Give the folder of a trained "
+                            "tokenizer or of a Hugging Face model saved with a fast tokenizer (save_pretrained writes tokenizer.json)")
+        try:
+            loaded = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"{path}: expected a tokenizer.json of the tokenizers library, found: {error}") from error
+        return cls(folder, *_special_ids(folder, loaded))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of plain text; never a special id."""
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+    def encode_segments(self, segments: Sequence[Segment]) -> Encoded:
+        """Return ids, loss weights and segment indices of one example; only template segments may yield special ids."""
+        return self.encode_many([segments])[0]
+
+    def encode_many(self, examples: Iterable[Sequence[Segment]]) -> list[Encoded]:
+        """Encode many segment lists in batches; the same result as `encode_segments` on each."""
+        examples = [tuple(segments) for segments in examples]
+        plain = [s.text for segments in examples for s in segments if s.kind != "template"]
+        ids = iter(self._encode_batch(plain))
+        result = []
+        for segments in examples:
+            pieces = [self._encode_template(s.text) if s.kind == "template" else next(ids) for s in segments]
+            counts = [len(p) for p in pieces]
+            result.append(Encoded(
+                ids=np.fromiter((i for p in pieces for i in p), np.int32, sum(counts)),
+                learn=np.repeat(np.array([s.learn for s in segments], np.float32), counts),
+                segment=np.repeat(np.arange(len(segments), dtype=np.int32), counts)))
+        return result
+
+    def decode(self, ids: Iterable[int], special: Literal["drop", "keep"] = "drop") -> str:
+        """Return the text of ids; special tokens are dropped unless `special="keep"`."""
+        return self._plain.decode([int(i) for i in ids], skip_special_tokens=special == "drop")
+
+    def special(self, name: str) -> int | None:
+        """Return the id a marker such as "<|user|>" becomes in template segments, or None when it is spelled in ordinary tokens."""
+        return self._special.get(name)
+
+    def id_of(self, special: str) -> int:
+        """Return the id of a special token; raise DataError when this tokenizer has none of that name."""
+        found = self._special.get(special)
+        found = self._plain.token_to_id(special) if found is None else found
+        if found is None:
+            raise DataError(f"{self.folder}: expected a special token {special!r}, found {sorted(self._special)}. In template segments this "
+                            "tokenizer spells missing role markers in ordinary tokens; ask special() first")
+        return found
+
+    def unknown(self, text: str) -> int:
+        """Return how many pieces of `text` are outside the vocabulary (always 0 for byte-level tokenizers)."""
+        return 0 if self._unknown is None else self.encode(text).count(self._unknown)
+
+    def _encode_batch(self, texts: list[str]) -> Iterator[list[int]]:
+        for start in range(0, len(texts), _BATCH):
+            for encoding in self._plain.encode_batch_fast(texts[start:start + _BATCH], add_special_tokens=False):
+                yield encoding.ids
+
+    def _encode_template(self, text: str) -> list[int]:
+        if text not in self._cache:
+            ids: list[int] = []
+            for piece in _MARKERS.split(text):
+                found = self._special.get(piece)
+                ids += self._template.encode(piece, add_special_tokens=False).ids if found is None else [found]
+            if len(self._cache) > 65536:  # templates are few; a format that varies them must not eat the memory
+                self._cache.clear()
+            self._cache[text] = ids
+        return list(self._cache[text])
+
+
+def _quiet(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Switch off truncation and padding that a brought tokenizer.json may carry: lengths are decided in tokenise.py."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _special_ids(folder: Path, loaded: tokenizers.Tokenizer) -> tuple[dict[str, int], int | None]:
+    """Return marker -> id and the bos id, from the tokenizer itself or from the configuration files beside it."""
+    end = _declared(folder, loaded, "eos")
+    end = loaded.token_to_id(END) if end is None else end
+    if end is None:
+        raise DataError(f"{folder}: expected an end-of-sequence token, found no eos_token in tokenizer_config.json or special_tokens_map.json "
+                        "and no eos_token_id in generation_config.json or config.json. Name one of the tokenizer's tokens as eos_token there")
+    pad = _declared(folder, loaded, "pad")
+    pad = loaded.token_to_id(PAD) if pad is None else pad
+    ids = {name: found for name in SPECIALS[2:] if (found := loaded.token_to_id(name)) is not None}
+    return {PAD: end if pad is None else pad, END: end, **ids}, _declared(folder, loaded, "bos")
+
+
+def _declared(folder: Path, loaded: tokenizers.Tokenizer, which: Literal["eos", "pad", "bos"]) -> int | None:
+    """Return the id of the eos, pad or bos token that the folder's configuration files declare."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = _read_json(folder / name).get(f"{which}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and (found := loaded.token_to_id(token)) is not None:
+            return found
+    for name in ("generation_config.json", "config.json"):
+        found = _read_json(folder / name).get(f"{which}_token_id")
+        found = found[0] if isinstance(found, list) and found else found
+        if isinstance(found, int) and loaded.id_to_token(found) is not None:
+            return found
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON, found: {error}") from error
+    return value if isinstance(value, dict) else {}
+
+
+@step(version=1)
+def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
+    """Train a tokenizer on the texts of every input folder's examples.parquet and write it to `out`.
+
+    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names] | None}. With formats, the texts are those
+    of all segments each format yields (template text included, markers excluded); without, all text fields of the examples.
+
+    Raises:
+        StudyError: unknown kind or a vocabulary too small for its fixed tokens.
+        DataError: no input, or inputs without any text.
+    """
+    kind, size = spec["kind"], int(spec["vocab_size"])
+    if kind not in _TRAINERS:
+        raise StudyError(f"tokenizer.kind: expected one of {sorted(_TRAINERS)}, found {kind!r}")
+    smallest = {"word": LONGEST_RUN + 2, "bpe": 256 + LONGEST_RUN - 1}[kind] + len(SPECIALS)
+    if size < smallest:
+        raise StudyError(f"tokenizer.vocab_size: a {kind} tokenizer needs at least {smallest} (its fixed tokens), found {size}")
+    texts = _Texts(inputs, spec.get("formats"), ctx)
+    trained, facts = _TRAINERS[kind](texts, size - len(SPECIALS))
+    if not texts.characters:
+        raise DataError(f"train_tokenizer: expected texts in {sorted(inputs)}, found none; give sources with at least one example")
+    trained.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
+    _write_folder(trained, kind, out)
+    report = {"kind": kind, "vocab_size": trained.get_vocab_size(), "texts": texts.count, "characters": texts.characters, **facts}
+    (out / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+
+
+class _Texts:
+    """One pass over the training texts, counted."""
+
+    def __init__(self, inputs: Mapping[str, Path], formats: Sequence[str] | None, ctx: StepContext) -> None:
+        self.count = self.characters = 0
+        self._inputs, self._formats, self._ctx = inputs, formats, ctx
+
+    def __iter__(self) -> Iterator[str]:
+        for done, name in enumerate(sorted(self._inputs)):
+            self._ctx.progress(done, len(self._inputs), f"reading {name}")
+            for example in read_examples(Path(self._inputs[name]) / "examples.parquet"):
+                self._ctx.check_stop()
+                for text in _texts_of(example, self._formats):
+                    self.count += 1
+                    self.characters += len(text)
+                    yield text
+
+
+def _texts_of(example: Example, formats: Sequence[str] | None) -> Iterator[str]:
+    """Yield the non-empty texts a tokenizer learns from one example."""
+    if formats is None:
+        fields = (example.question, example.thought, example.code, example.answer, example.text, *(t.content for t in example.turns))
+        yield from filter(None, fields)
+        return
+    from leaven.data.formats import FORMATS
+
+    for name in formats:
+        for segment in FORMATS.get(name, "tokenizer.formats")(example):
+            if segment.kind == "template":
+                yield from (piece for piece in _MARKERS.split(segment.text) if piece and piece not in SPECIALS)
+            elif segment.text:
+                yield segment.text
+
+
+def _train_word(texts: Iterable[str], size: int) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """Return a closed word vocabulary of at most `size` pieces, most frequent first, and how much of the texts it covers."""
+    words, counts = re.compile(_WORDS), Counter[str]()
+    for text in texts:
+        counts.update(words.findall(text))
+    fixed = [UNKNOWN, "\n", *(" " * n for n in range(1, LONGEST_RUN + 1))]
+    ranked = sorted((w for w in counts if w not in {*fixed, *SPECIALS}), key=lambda w: (-counts[w], w))
+    kept = fixed + ranked[:size - len(fixed)]
+    trained = tokenizers.Tokenizer(models.WordLevel({w: i for i, w in enumerate(kept)}, unk_token=UNKNOWN))
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex(_WORDS), "isolated")
+    trained.decoder = decoders.Fuse()
+    known = sum(counts[w] for w in kept)
+    return trained, {"distinct_pieces": len(counts), "pieces": counts.total(), "unknown_pieces": counts.total() - known}
+
+
+def _train_bpe(texts: Iterable[str], size: int) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """Return byte-level BPE with at most `size` tokens, of which 15 are runs of spaces that no merge may build or break."""
+    runs = ["Ġ" * n for n in range(2, LONGEST_RUN + 1)]
+    learner = tokenizers.Tokenizer(models.BPE())
+    # runs are taken out before learning: their tokens exist anyway, and merges of spaces would waste the vocabulary
+    learner.pre_tokenizer = _byte_pieces(pre_tokenizers.Split(Regex(_RUNS), "removed"))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=size - len(runs), initial_alphabet=alphabet, special_tokens=[], show_progress=False)
+    learner.train_from_iterator(texts, trainer)
+    learned = json.loads(learner.to_str())["model"]
+    vocab = learned["vocab"] | {run: len(learned["vocab"]) + i for i, run in enumerate(runs)}
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
+    # ignore_merges: a piece that is a token as a whole (a run of spaces) is taken as it is
+    trained = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
+    trained.pre_tokenizer = _byte_pieces()
+    trained.decoder = decoders.ByteLevel()
+    return trained, {"merges": len(merges)}
+
+
+def _byte_pieces(*first: pre_tokenizers.PreTokenizer) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Sequence([*first, pre_tokenizers.Split(Regex(_BYTES), "isolated"),
+                                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+_TRAINERS = {"word": _train_word, "bpe": _train_bpe}
+
+
+def _write_folder(trained: tokenizers.Tokenizer, kind: str, out: Path) -> None:
+    """Write tokenizer.json and the two small files that let transformers.AutoTokenizer load the folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    named = {"eos_token": END, "pad_token": PAD, **({"unk_token": UNKNOWN} if kind == "word" else {}),
+             "additional_special_tokens": list(SPECIALS[2:])}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **named}
+    (out / "tokenizer.json").write_text(trained.to_str(pretty=True), encoding="utf-8")
+    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (out / "special_tokens_map.json").write_text(json.dumps(named, indent=1) + "\n")
