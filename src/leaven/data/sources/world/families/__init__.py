@@ -1,0 +1,8 @@
+"""Every task family by name; a new family is a generator in one of these files and a line in its FAMILIES tuple."""
+
+from __future__ import annotations
+
+from leaven.data.sources.world.families import list_programs
+from leaven.data.sources.world.family import Family
+
+FAMILIES: dict[str, Family] = {family.name: family for module in (list_programs,) for family in module.FAMILIES}

@@ -1,0 +1,53 @@
+"""What a task family is: a named generator of problems whose difficulty is a structural number such as hops or operations.
+
+A problem is everything about one question before it becomes an Example: the split, ids and licence are added by build.py.
+Not covered: the generators themselves (families/), solving (solvers/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+Domain = Literal["symbolic", "logical", "arithmetic", "program"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One problem: `code` passes `tests` (lines of Python that call `entry_point`); `thought` ends with the answer.
+
+    `group` is the structure that several problems share (a net permutation, a sequence of operations), "" when none is shared.
+    """
+
+    question: str
+    thought: str
+    code: str
+    answer: str
+    tests: tuple[str, ...]
+    entry_point: str
+    group: str = ""
+
+
+def no_enumeration(difficulty: int) -> Iterator[Problem] | None:
+    """Say that the problems of a difficulty are too many to list."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A named generator.
+
+    `answers` says where an answer comes from: "open" ones are computed and never stand in the question as a word of their own,
+    "choice" ones are picked from words that the question (or plain English, as yes and no) names. `enumerate` lists all problems of
+    a difficulty when they are few enough, else returns None.
+    """
+
+    name: str
+    domain: Domain
+    difficulty_unit: str
+    generate: Callable[[Random, int], Problem]
+    difficulties: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    answers: Literal["open", "choice"] = "open"
+    enumerate: Callable[[int], Iterator[Problem] | None] = no_enumeration
