@@ -1,14 +1,16 @@
 """Training texts -> a tokenizer folder; segments -> token ids with exact spans.
 
-Two kinds are trained here: `word` (lossless whitespace words, closed vocabulary) for procedural tasks, and `bpe` (byte-level BPE, one
-token per run of 2..16 spaces: Ma et al. 2024, "L spaces -> one token") for real text and code. Either is written as tokenizer.json +
-tokenizer_config.json, so `transformers.AutoTokenizer` and this class give the same ids for plain text. Each segment is encoded on
-its own: spans are exact and both orders of thought and code have the same multiset of tokens.
+Two kinds are trained here: `word` (lossless whitespace words, closed vocabulary) for procedural tasks, and `bpe`
+(byte-level BPE, one token per run of 2..16 spaces: Ma et al. 2024, "L spaces -> one token") for real text and code.
+Either is written as tokenizer.json + tokenizer_config.json, so `transformers.AutoTokenizer` and this class give the
+same ids for plain text. Each segment is encoded on its own: spans are exact and both orders of thought and code have
+the same multiset of tokens.
 
-Markers ("<|end|>", "<|user|>", ...) become special ids in template segments only; the same characters in data stay ordinary text. The
-special tokens live outside the learned vocabulary (highest ids) so that no learned piece can share an id with them.
-With a tokenizer brought along (a Hugging Face folder), "<|end|>" is its eos and "<|pad|>" its pad (or eos); a role marker it does not have is
-spelled in ordinary tokens (a text marker). Not covered: which text a format yields (formats.py), packing and truncation (tokenise.py).
+Markers ("<|end|>", "<|user|>", ...) become special ids in template segments only; the same characters in data stay
+ordinary text. The special tokens live outside the learned vocabulary (highest ids), so no learned piece can share an
+id with them. With a tokenizer brought along (a Hugging Face folder), "<|end|>" is its eos and "<|pad|>" its pad (or
+eos); a role marker it does not have is spelled in ordinary tokens (a text marker). Not covered: which text a format
+yields (formats.py), packing and truncation (tokenise.py), chat templates of brought tokenizers.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ SPECIALS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 UNKNOWN = "<|unk|>"
 LONGEST_RUN = 16
 
-# "\n" | a word with at most one space before it | spaces left over (the last space of a run belongs to the word after it)
+# "\n" | a word with at most one space before it | spaces left over (the last of a run goes with the next word)
 _WORDS = rf"\n| ?[^ \n]+| {{1,{LONGEST_RUN}}}(?= [^ \n])| {{1,{LONGEST_RUN}}}"
 _RUNS = rf" {{2,{LONGEST_RUN}}}"
 # letters, punctuation and single digits never share a piece, so "<|end|>" in data can never become one learned token
@@ -46,7 +48,7 @@ _BATCH = 8192
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoded:
-    """Token ids of one example: `ids` int32[N], `learn` float32[N] loss weights, `segment` int32[N] index into the segments."""
+    """Tokens of one example: `ids` int32[N], `learn` float32[N] loss weights, `segment` int32[N] indices."""
 
     ids: np.ndarray
     learn: np.ndarray
@@ -79,8 +81,9 @@ class Tokenizer:
         folder = Path(folder)
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise DataError(f"{folder}: expected a tokenizer folder holding tokenizer.json, found none. Give the folder of a trained "
-                            "tokenizer or of a Hugging Face model saved with a fast tokenizer (save_pretrained writes tokenizer.json)")
+            raise DataError(f"{folder}: expected a tokenizer folder holding tokenizer.json, found none. Give "
+                            "the folder of a trained tokenizer, or of a Hugging Face model saved with a fast tokenizer "
+                            "(save_pretrained writes tokenizer.json)")
         try:
             loaded = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
@@ -115,7 +118,7 @@ class Tokenizer:
         return self._plain.decode([int(i) for i in ids], skip_special_tokens=special == "drop")
 
     def special(self, name: str) -> int | None:
-        """Return the id a marker such as "<|user|>" becomes in template segments, or None when it is spelled in ordinary tokens."""
+        """Return the id a marker such as "<|user|>" becomes in template segments; None = spelled in ordinary tokens."""
         return self._special.get(name)
 
     def id_of(self, special: str) -> int:
@@ -123,8 +126,9 @@ class Tokenizer:
         found = self._special.get(special)
         found = self._plain.token_to_id(special) if found is None else found
         if found is None:
-            raise DataError(f"{self.folder}: expected a special token {special!r}, found {sorted(self._special)}. In template segments this "
-                            "tokenizer spells missing role markers in ordinary tokens; ask special() first")
+            raise DataError(f"{self.folder}: expected a special token {special!r}, found "
+                            f"{sorted(self._special)}. This tokenizer spells missing role markers in ordinary tokens; "
+                            "ask special() first")
         return found
 
     def unknown(self, text: str) -> int:
@@ -160,8 +164,9 @@ def _special_ids(folder: Path, loaded: tokenizers.Tokenizer) -> tuple[dict[str, 
     end = _declared(folder, loaded, "eos")
     end = loaded.token_to_id(END) if end is None else end
     if end is None:
-        raise DataError(f"{folder}: expected an end-of-sequence token, found no eos_token in tokenizer_config.json or special_tokens_map.json "
-                        "and no eos_token_id in generation_config.json or config.json. Name one of the tokenizer's tokens as eos_token there")
+        raise DataError(f"{folder}: expected an end-of-sequence token, found no eos_token in tokenizer_config.json or "
+                        "special_tokens_map.json and no eos_token_id in generation_config.json or config.json. "
+                        "Name one of the tokenizer's tokens as eos_token there")
     pad = _declared(folder, loaded, "pad")
     pad = loaded.token_to_id(PAD) if pad is None else pad
     ids = {name: found for name in SPECIALS[2:] if (found := loaded.token_to_id(name)) is not None}
@@ -197,8 +202,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Train a tokenizer on the texts of every input folder's examples.parquet and write it to `out`.
 
-    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names] | None}. With formats, the texts are those
-    of all segments each format yields (template text included, markers excluded); without, all text fields of the examples.
+    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names] | None}.
+    With formats, the texts are those of all segments each format yields (template text included, markers excluded);
+    without, all text fields of the examples.
 
     Raises:
         StudyError: unknown kind or a vocabulary too small for its fixed tokens.
@@ -209,14 +215,17 @@ def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
         raise StudyError(f"tokenizer.kind: expected one of {sorted(_TRAINERS)}, found {kind!r}")
     smallest = {"word": LONGEST_RUN + 2, "bpe": 256 + LONGEST_RUN - 1}[kind] + len(SPECIALS)
     if size < smallest:
-        raise StudyError(f"tokenizer.vocab_size: a {kind} tokenizer needs at least {smallest} (its fixed tokens), found {size}")
+        raise StudyError(f"tokenizer.vocab_size: expected at least {smallest} (the fixed tokens of kind {kind}), "
+                         f"found {size}; raise it")
     texts = _Texts(inputs, spec.get("formats"), ctx)
     trained, facts = _TRAINERS[kind](texts, size - len(SPECIALS))
     if not texts.characters:
-        raise DataError(f"train_tokenizer: expected texts in {sorted(inputs)}, found none; give sources with at least one example")
+        raise DataError(f"train_tokenizer: expected texts in {sorted(inputs)}, found none; "
+                        "give sources with at least one example")
     trained.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
     _write_folder(trained, kind, out)
-    report = {"kind": kind, "vocab_size": trained.get_vocab_size(), "texts": texts.count, "characters": texts.characters, **facts}
+    report = {"kind": kind, "vocab_size": trained.get_vocab_size(), "texts": texts.count,
+              "characters": texts.characters, **facts}
     (out / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
 
 
@@ -241,8 +250,8 @@ class _Texts:
 def _texts_of(example: Example, formats: Sequence[str] | None) -> Iterator[str]:
     """Yield the non-empty texts a tokenizer learns from one example."""
     if formats is None:
-        fields = (example.question, example.thought, example.code, example.answer, example.text, *(t.content for t in example.turns))
-        yield from filter(None, fields)
+        turns = (turn.content for turn in example.turns)
+        yield from filter(None, (example.question, example.thought, example.code, example.answer, example.text, *turns))
         return
     from leaven.data.formats import FORMATS
 
@@ -255,7 +264,7 @@ def _texts_of(example: Example, formats: Sequence[str] | None) -> Iterator[str]:
 
 
 def _train_word(texts: Iterable[str], size: int) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """Return a closed word vocabulary of at most `size` pieces, most frequent first, and how much of the texts it covers."""
+    """Return a closed word vocabulary of at most `size` pieces, most frequent first, and its coverage."""
     words, counts = re.compile(_WORDS), Counter[str]()
     for text in texts:
         counts.update(words.findall(text))
@@ -270,13 +279,13 @@ def _train_word(texts: Iterable[str], size: int) -> tuple[tokenizers.Tokenizer, 
 
 
 def _train_bpe(texts: Iterable[str], size: int) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
-    """Return byte-level BPE with at most `size` tokens, of which 15 are runs of spaces that no merge may build or break."""
+    """Return byte-level BPE with at most `size` tokens, of which 15 are runs of spaces beyond all merges."""
     runs = ["Ġ" * n for n in range(2, LONGEST_RUN + 1)]
     learner = tokenizers.Tokenizer(models.BPE())
     # runs are taken out before learning: their tokens exist anyway, and merges of spaces would waste the vocabulary
     learner.pre_tokenizer = _byte_pieces(pre_tokenizers.Split(Regex(_RUNS), "removed"))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=size - len(runs), initial_alphabet=alphabet, special_tokens=[], show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=size - len(runs), initial_alphabet=alphabet, show_progress=False)
     learner.train_from_iterator(texts, trainer)
     learned = json.loads(learner.to_str())["model"]
     vocab = learned["vocab"] | {run: len(learned["vocab"]) + i for i, run in enumerate(runs)}
