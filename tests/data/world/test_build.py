@@ -15,7 +15,8 @@ from leaven.errors import DataError, StudyError
 
 
 def spec(**changes):
-    return {"families": ["list_program"], "difficulties": None, "n": 120, "seed": 0, "split": "train", "rendering": "default"} | changes
+    return {"families": ["list_program"], "difficulties": None, "n": 120, "seed": 0, "split": "train",
+            "rendering": "default"} | changes
 
 
 @pytest.mark.parametrize("name", FAMILIES)

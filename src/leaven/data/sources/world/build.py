@@ -1,8 +1,9 @@
 """Families, difficulties, n, seed, split -> distinct problems as Examples; `build_world` is the step that writes them.
 
-A problem belongs to "test" or "train" by a hash of its question, so no seed can carry a test problem into training. Where a
-difficulty has at most FEW problems in all (list_program with 1-2 operations) holding some out would leave nothing to learn
-from: those are given whole to both splits and marked `meta["enumerated"]`, and benchmarks mark such items as seen.
+A problem belongs to "test" or "train" by a hash of its question, so no seed can carry a test problem into training.
+Where a difficulty has at most FEW problems in all (list_program with 1-2 operations) holding some out would leave
+nothing to learn from: those are given whole to both splits and marked `meta["enumerated"]`, and benchmarks mark such
+items as seen.
 Not covered: mixing and ordering (data/mixture.py, data/build.py), response formats (data/formats.py).
 """
 
@@ -60,8 +61,8 @@ def generate(family: str, difficulties: Sequence[int] | None, n: int, seed: int,
     Args:
         family: name in FAMILIES.
         difficulties: in the family's unit; None means all it supports.
-        n: number of problems, spread evenly (largest remainder, earlier difficulties first); a difficulty with fewer problems
-            than its share gives all it has and the others take over the rest.
+        n: number of problems, spread evenly (largest remainder, earlier difficulties first); a difficulty with fewer
+            problems than its share gives all it has and the others take over the rest.
         seed: another seed draws other problems of the same split.
         split: "train" or "test"; disjoint except for problems marked `meta["enumerated"]`.
 
@@ -84,8 +85,8 @@ def generate(family: str, difficulties: Sequence[int] | None, n: int, seed: int,
             if len(new) < quota:
                 open_levels.remove(level)
     if missing:
-        raise DataError(f"world: expected {n} distinct {split} problems of {family} at difficulties {levels}, found {n - missing} "
-                        f"({', '.join(f'{len(v)} at {k}' for k, v in taken.items())}); lower n or add difficulties")
+        raise DataError(f"world: expected {n} distinct {split} problems of {family} at difficulties {levels}, "
+                        f"found {n - missing} ({', '.join(f'{len(v)} at {k}' for k, v in taken.items())}); lower n or add difficulties")
     for level in levels:
         yield from taken[level]
 
@@ -143,8 +144,9 @@ def _example(family: Family, difficulty: int, problem: Problem, *, enumerated: b
 def build_world(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write examples.parquet (EXAMPLES) and report.json (counts) for a set of families.
 
-    `spec`: families (names), difficulties (list, or null for all of each family), n (problems in all, spread evenly over the
-    families), seed, split (train | test), rendering (default | text | code). Raises StudyError and DataError as `generate` does.
+    `spec`: families (names), difficulties (list, or null for all of each family), n (problems in all, spread evenly
+    over the families), seed, split (train | test), rendering (default | text | code). Raises StudyError and DataError
+    as `generate` does.
     """
     names = list(dict.fromkeys(spec["families"]))
     if not names:

@@ -1,6 +1,6 @@
-"""What a task family is: a named generator of problems whose difficulty is a structural number such as hops or operations.
+"""What a task family is: a named generator of problems whose difficulty is a structural number such as hops.
 
-A problem is everything about one question before it becomes an Example: the split, ids and licence are added by build.py.
+A problem is everything about one question before it becomes an Example; build.py adds split, id and licence.
 Not covered: the generators themselves (families/), solving (solvers/).
 """
 
@@ -18,7 +18,7 @@ Domain = Literal["symbolic", "logical", "arithmetic", "program"]
 class Problem:
     """One problem: `code` passes `tests` (lines of Python that call `entry_point`); `thought` ends with the answer.
 
-    `group` is the structure that several problems share (a net permutation, a sequence of operations), "" when none is shared.
+    `group` is the structure that several problems share (a net permutation, a sequence of operations), "" when none.
     """
 
     question: str
@@ -39,9 +39,9 @@ def no_enumeration(difficulty: int) -> Iterator[Problem] | None:
 class Family:
     """A named generator.
 
-    `answers` says where an answer comes from: "open" ones are computed and never stand in the question as a word of their own,
-    "choice" ones are picked from words that the question (or plain English, as yes and no) names. `enumerate` lists all problems of
-    a difficulty when they are few enough, else returns None.
+    `answers` says where an answer comes from: "open" ones are computed and never stand in the question as a word of
+    their own; "choice" ones are picked from words that the question names (or yes and no). `enumerate` lists all
+    problems of a difficulty when they are few enough, else returns None.
     """
 
     name: str

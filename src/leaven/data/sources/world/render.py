@@ -26,7 +26,8 @@ def render(example: Example, rendering: Rendering) -> Example:
     if rendering not in RENDERINGS:
         raise StudyError(f"rendering: expected one of {', '.join(RENDERINGS)}, found {rendering!r}")
     text = _prose(example) if rendering == "text" else _module(example)
-    return dataclasses.replace(example, text=text, question="", thought="", code="", answer="", tests=(), entry_point="")
+    return dataclasses.replace(example, text=text, question="", thought="", code="", answer="", tests=(),
+                               entry_point="")
 
 
 def _prose(example: Example) -> str:

@@ -1,8 +1,9 @@
-"""A list of 5 items and 1-6 named operations -> a one-expression program that does all of them at once: the quickstart's task.
+"""A list of 5 items and 1-6 named operations -> a one-expression program that does all of them: the quickstart's task.
 
-The program must return the net permutation, so code without thought needs the whole composition in one go, while the thought
-applies one operation per line. Chance level 1/120. Few whitespace-separated words from a closed vocabulary, so that a word
-tokenizer and a model of 160k parameters suffice: an operation is always the same word, a question has four constant words.
+The program must return the net permutation, so code without thought needs the whole composition in one go, while the
+thought applies one operation per line. Chance level 1/120. Few words from a closed vocabulary, so that a word tokenizer
+and a model of 160k parameters suffice: a question has four constant words, and an operation starts a line in question
+and thought alike, so that it is the same token in both.
 
     reverse       e d c b a        swap_first    b a c d e        reverse_head  c b a d e
     rotate_left   b c d e a        swap_last     a b c e d        reverse_tail  a b e d c
@@ -44,7 +45,7 @@ def problem(operations: tuple[str, ...]) -> Problem:
     for operation in operations:
         positions = [positions[i] for i in PERMUTATIONS[operation]]
         lines.append(f"{operation} : {' '.join(map(str, positions))}")
-    question = f"f(x) rearranges {N_ITEMS} items: {' '.join(operations)}"
+    question = f"f(x) rearranges {N_ITEMS} items:\n" + "\n".join(operations)
     expression = "[" + ", ".join(f"x[{i}]" for i in positions) + "]"
     random = python_rng(0, "world", "list_program", question)
     inputs = [random.sample(range(10, 100), N_ITEMS) for _ in range(N_TESTS)]

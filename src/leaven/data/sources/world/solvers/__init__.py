@@ -1,7 +1,7 @@
 """Question text -> answer, for every family, written without sight of the generators (an import contract enforces it).
 
-A solver reads the English of the question and nothing else; agreement with the generators on thousands of draws is the evidence
-that questions are unambiguous and answers right (D36). New family: a function here under the same name.
+A solver reads the English of the question and nothing else; agreement with the generators on thousands of draws is the
+evidence that questions are unambiguous and answers right (D36). New family: a function here under the same name.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Named list operations in a question -> the list expression that does them all, by moving labelled items with slices."""
+"""Named list operations in a question -> the list expression for all of them, by moving labelled items."""
 
 from __future__ import annotations
 
 
 def list_program(question: str) -> str:
     """Return the expression over x that the named operations amount to."""
-    head, _, names = question.partition(": ")
+    head, _, names = question.partition(":\n")
     items = [f"x[{i}]" for i in range(int(head.split()[-2]))]
     for name in names.split():
         first, last = items[0], items[-1]
