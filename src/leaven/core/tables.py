@@ -37,11 +37,22 @@ LENGTHS: Schema = {
 }
 """One row per tokenised (example, format); `offset` is its first position in the flat token arrays beside the table."""
 
+SEGMENTS: Schema = {
+    "example": pl.String, "segment": pl.Int32, "kind": pl.String, "part": pl.String, "turn": pl.Int32, "tags": pl.List(pl.String),
+    "start": pl.Int32, "end": pl.Int32,
+}
+"""One row per segment of a tokenised example; `start` and `end` count tokens from the beginning of the example."""
+
 ORDER: Schema = {
     "stage": pl.String, "step": pl.Int32, "slot": pl.Int32, "source": pl.String, "example": pl.String, "format": pl.String,
     "weight": pl.Float32, "start_token": pl.Int32, "n_tokens": pl.Int32, "n_learned_tokens": pl.Int32, "pack": pl.Int32,
 }
 """One row per training slot. Slots with the same (step, pack) share one packed row with attention reset."""
+
+REALISED: Schema = {
+    "stage": pl.String, "block": pl.Int32, "source": pl.String, "planned": pl.Float64, "realised": pl.Float64, "unit": pl.String,
+}
+"""One row per (optimiser step, source): what the schedule asked of that step and what its slots hold, in `unit`."""
 
 CURVE: Schema = {
     "stage": pl.String, "step": pl.Int32, "loss": pl.Float64, "learning_rate": pl.Float64, "gradient_norm": pl.Float64,
