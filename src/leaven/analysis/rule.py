@@ -1,0 +1,133 @@
+"""An effect, its margin and its family -> decision and the sentence that answers the question.
+
+The declared rule (docs/statistics.md), in this order, with the sign turned so that positive is better:
+1. no_difference: the 95 % interval lies inside +-margin;  2. favours: it lies above 0 and Holm's p <= 0.05;
+3. opposes: it lies below 0 and Holm's p <= 0.05;  4. inconclusive: anything else.
+Without a declared margin the minimum detectable effect stands in, at most 0.1 for pass rates: a study that could not have seen ten points
+has not shown that there is no difference.
+Not covered: computing the effect (effect.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from leaven.analysis.effect import Effect
+from leaven.analysis.power import minimum_detectable_effect
+from leaven.errors import DataError
+
+Decision = Literal["favours", "opposes", "no_difference", "inconclusive"]
+Direction = Literal["higher", "lower"]
+
+LARGEST_UNDECLARED_MARGIN = 0.1
+"""Share of items; a pass-rate difference of ten points is never called none unless the study declares so."""
+
+LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss", "nats", "bits", "error")
+"""Parts of metric names for which less is better; `direction` in the contrast overrides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the rule says about one effect; `margin` is the one that was used and `declared` whether the study named it."""
+
+    decision: Decision
+    sentence: str
+    mde: float
+    margin: float
+    declared: bool
+    underpowered: bool
+
+
+def direction_of(metric: str) -> Direction:
+    """Return whether more or less of `metric` is better, judged by its name."""
+    return "lower" if any(part in metric for part in LOWER_IS_BETTER) else "higher"
+
+
+def decide(effect: Effect, *, treatment: str, control: str, measure: str, margin: float | None = None, direction: Direction = "higher",
+           p_holm: float | None = None, family: int = 1, alpha: float = 0.05) -> Answer:
+    """Apply the declared rule and say the result in one sentence.
+
+    Args:
+        treatment, control: names as they should appear in the sentence; measure: what was measured, e.g. "program accuracy".
+        margin: the smallest difference that would matter, in score units; None when the study declares none.
+        p_holm: p adjusted for the `family` contrasts of the study; None when there is only one.
+
+    Raises DataError for a margin that is not positive.
+    """
+    if margin is not None and not margin > 0:
+        raise DataError(f"margin: expected a positive difference in score units, found {margin}")
+    mde = minimum_detectable_effect(effect.se, effect.df)
+    used = margin if margin is not None else min(mde, LARGEST_UNDECLARED_MARGIN) if effect.binary else mde
+    sign = 1.0 if direction == "higher" else -1.0
+    better_low, better_high = sorted((sign * effect.low, sign * effect.high))
+    significant = (effect.p if p_holm is None else p_holm) <= alpha
+    decision: Decision = "inconclusive"
+    if -used < effect.low and effect.high < used:
+        decision = "no_difference"
+    elif better_low > 0 and significant:
+        decision = "favours"
+    elif better_high < 0 and significant:
+        decision = "opposes"
+    sentence = _sentence(effect, decision, treatment, control, measure, used, margin is not None, direction, p_holm, family, mde)
+    threshold = margin if margin is not None else LARGEST_UNDECLARED_MARGIN if effect.binary else None
+    return Answer(decision, sentence, mde, used, margin is not None, threshold is not None and mde > threshold)
+
+
+def _sentence(effect: Effect, decision: Decision, treatment: str, control: str, measure: str, margin: float, declared: bool,
+              direction: Direction, p_holm: float | None, family: int, mde: float) -> str:
+    """Return the answer in plain English with every number a reader needs to judge it."""
+    more = "higher" if effect.estimate > 0 else "lower"
+    levels = f"{amount(effect.mean_treatment, effect.binary)} against {amount(effect.mean_control, effect.binary)}"
+    size = difference(effect.estimate, effect.binary)
+    verb = {"higher": "raises", "lower": "lowers"}[more]
+    named = "the declared margin of" if declared else "a margin of"
+    head = {
+        "favours": f"Yes: {treatment} {verb} {measure} over {control}, {levels}, by {size}",
+        "opposes": f"No, the opposite: {treatment} {verb} {measure} compared with {control}, {levels}, by {size}",
+        "no_difference": f"No difference beyond {named} {difference(margin, effect.binary)} between {treatment} and {control} "
+                         f"in {measure} ({levels}), {_signed(effect.estimate, effect.binary)}",
+        "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure} ({levels}), "
+                        f"{_signed(effect.estimate, effect.binary)}",
+    }[decision]
+    if direction == "lower" and decision in ("favours", "opposes"):
+        head += f" (lower is better)"
+    tail = f"{_p_text(effect.p, p_holm, family)}; {_base(effect)}."
+    if decision == "inconclusive":
+        tail = tail[:-1] + f"; this study finds differences of {difference(mde, effect.binary)} or more with 80 % power."
+    low, high = (_number(x, effect.binary) for x in (effect.low, effect.high))
+    return f"{head} [95 % interval {low} to {high}], {tail}"
+
+
+def amount(value: float, binary: bool) -> str:
+    """Return a mean score as people read it: a percentage for pass rates, the number otherwise."""
+    return f"{100 * value:.1f} %" if binary else f"{value:.4g}"
+
+
+def difference(value: float, binary: bool) -> str:
+    """Return the size of a difference without its sign: percentage points for pass rates, the number otherwise."""
+    return f"{100 * abs(value):.1f} points" if binary else f"{abs(value):.3g}"
+
+
+def _signed(value: float, binary: bool) -> str:
+    """Return a difference with its sign."""
+    return f"difference {_number(value, binary)}" + (" points" if binary else "")
+
+
+def _number(value: float, binary: bool) -> str:
+    """Return a signed number in points or score units."""
+    return f"{100 * value:+.1f}" if binary else f"{value:+.3g}"
+
+
+def _p_text(p: float, p_holm: float | None, family: int) -> str:
+    """Return p, adjusted and saying so when several contrasts were tested."""
+    value = p if p_holm is None or family < 2 else p_holm
+    shown = "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
+    return shown if value is p else f"{shown} (Holm, {family} contrasts)"
+
+
+def _base(effect: Effect) -> str:
+    """Return what the estimate rests on: items, clusters when they differ, seeds."""
+    items = f"{effect.n_items} items" + (f" in {effect.n_clusters} clusters" if effect.n_clusters != effect.n_items else "")
+    a, b = len(effect.seeds), len(effect.control_seeds)
+    return f"{items}, " + (f"{a} seed{'s' if a != 1 else ''} a side" if a == b else f"{a} and {b} seeds")
