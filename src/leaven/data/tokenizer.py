@@ -202,8 +202,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Train a tokenizer on the texts of every input folder's examples.parquet and write it to `out`.
 
-    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names] | None}.
-    With formats, the texts are those of all segments each format yields (template text included, markers excluded);
+    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names], {input: [names]} or
+    None}. With formats, the texts are those of all segments each format yields (template text included, markers excluded);
     without, all text fields of the examples.
 
     Raises:
@@ -232,16 +232,17 @@ def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
 class _Texts:
     """One pass over the training texts, counted."""
 
-    def __init__(self, inputs: Mapping[str, Path], formats: Sequence[str] | None, ctx: StepContext) -> None:
+    def __init__(self, inputs: Mapping[str, Path], formats: Sequence[str] | Mapping[str, Sequence[str]] | None, ctx: StepContext) -> None:
         self.count = self.characters = 0
         self._inputs, self._formats, self._ctx = inputs, formats, ctx
 
     def __iter__(self) -> Iterator[str]:
         for done, name in enumerate(sorted(self._inputs)):
             self._ctx.progress(done, len(self._inputs), f"reading {name}")
+            formats = self._formats.get(name) if isinstance(self._formats, Mapping) else self._formats
             for example in read_examples(Path(self._inputs[name]) / "examples.parquet"):
                 self._ctx.check_stop()
-                for text in _texts_of(example, self._formats):
+                for text in _texts_of(example, formats):
                     self.count += 1
                     self.characters += len(text)
                     yield text
