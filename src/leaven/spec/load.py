@@ -14,6 +14,7 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     lines: dict[str, int] = {}
     plain = _plain(tree, "", lines, path)
     return plain, lines
+
+
+def write_yaml(path: Path, tree: Mapping[str, Any], comment: str) -> None:
+    """Write plain data as a YAML 1.2 file under one comment line."""
+    text = StringIO()
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.width = 120
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    writer.dump(dict(tree), text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"# {comment}\n{text.getvalue()}", encoding="utf-8")
 
 
 def _plain(node: Any, at: str, lines: dict[str, int], path: Path) -> Any:

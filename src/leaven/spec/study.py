@@ -66,6 +66,8 @@ class Study:
     """Python files that register benchmarks, sources, formats or schedules; relative to the study file."""
     runtime: Runtime = field(default_factory=Runtime)
     """Where it runs; never hashed."""
+    lock: dict[str, Any] = field(default_factory=dict)
+    """Written by `leaven run` into study.lock.yaml: the version and the digests of outside files, checked on replay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,5 @@
+"""Importing this package registers every built-in benchmark; one file each, named after it."""
+
+from leaven.evals.benchmarks import answer, folio, gsm8k, humaneval, mbpp, program
+
+__all__ = ["answer", "folio", "gsm8k", "humaneval", "mbpp", "program"]

@@ -1,0 +1,167 @@
+"""The benchmark contract, and items x model -> samples -> verdicts.
+
+A benchmark says how file rows become items, what to ask for an item, and how to judge what came back; executing programs and
+scoring bits per byte are done here in bulk. Generation and judging are separate so that either can be repeated alone.
+Not covered: where rows come from (run.py), running models (lm/), running programs (core/sandbox).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from leaven.core.registry import Registry
+from leaven.core.sandbox import Job, Limits, execute
+from leaven.core.step import StepContext
+from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
+from leaven.data.formats import FORMATS, prompt_of
+from leaven.errors import StudyError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a benchmark is asked: the prompt format, the metrics, sampling, and the benchmark's own options."""
+
+    format: str = "auto"
+    metrics: tuple[str, ...] = ("accuracy",)
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """A verdict that waits for a program: the harness runs `job` and fills in status, score and detail."""
+
+    job: Job
+    verdict: Verdict
+
+
+class Benchmark(Protocol):
+    """The contract. Implementations are small classes registered with `@BENCHMARKS("name")` and built without arguments."""
+
+    metrics: tuple[str, ...]
+
+    def items(self, rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[Item]:
+        """Yield one item per usable row of a file or of the embedded world."""
+        ...
+
+    def requests(self, item: Item, setting: Setting) -> list[Request]:
+        """Return what to ask the model for one item."""
+        ...
+
+    def judge(self, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:
+        """Return one verdict (or a program to run) per sample."""
+        ...
+
+
+BENCHMARKS: Registry[Any] = Registry("benchmark")
+LIMITS = Limits()
+
+
+def open_benchmark(name: str, where: str = "") -> Benchmark:
+    """Return the benchmark registered under `name`, importing the built-in ones first."""
+    import leaven.evals.benchmarks  # noqa: F401  (registers the built-in benchmarks)
+
+    return BENCHMARKS.get(name, where)()
+
+
+def metrics_of(benchmark: Benchmark, asked: Sequence[str] | None, where: str = "") -> tuple[str, ...]:
+    """Return the metrics to compute: those asked for, else the benchmark's own.
+
+    Raises:
+        StudyError: For a metric that the benchmark does not have.
+    """
+    known = (*benchmark.metrics, "bits_per_byte")
+    for metric in asked or ():
+        if metric not in known:
+            raise StudyError(f"{where}: expected a metric of {', '.join(dict.fromkeys(known))}, found {metric!r}")
+    return tuple(asked) if asked else benchmark.metrics
+
+
+def prompt_segments(example: Example, format_name: str) -> tuple[Segment, ...]:
+    """Return what a model sees at inference in a format: everything before the first learned segment."""
+    return prompt_of(FORMATS.get(format_name)(example))
+
+
+def generate_request(item: Item, setting: Setting) -> Generate:
+    """Return the usual request: the item's prompt in the setting's format."""
+    return Generate(prompt=prompt_segments(item.example, setting.format), n=setting.n, temperature=setting.temperature,
+                    top_p=setting.top_p, max_new_tokens=setting.max_new_tokens)
+
+
+def gold_request(item: Item, setting: Setting) -> Score:
+    """Return the request whose log-likelihood gives bits per byte: the gold text after the prompt, end token excluded.
+
+    Raises:
+        StudyError: When the format yields no gold text for this item.
+    """
+    segments = FORMATS.get(setting.format)(item.example)
+    gold = [i for i, s in enumerate(segments) if s.learn > 0 and s.kind != "template"]
+    if not gold:
+        raise StudyError(f"bits_per_byte: item {item.id} of {item.benchmark} has no gold text in format {setting.format!r}")
+    context, target = segments[: gold[0]], segments[gold[0]: gold[-1] + 1]
+    # template text between two parts of the gold is given, not scored: a target segment with learn = 0 only conditions
+    scored = tuple(dataclasses.replace(s, learn=1.0 if s.kind != "template" else 0.0) for s in target)
+    return Score(prompt=tuple(context), target=scored, label="gold")
+
+
+def gold_bytes(request: Score) -> int:
+    """Return the UTF-8 length of the scored text of a gold request."""
+    return sum(len(s.text.encode()) for s in request.target if s.learn > 0)
+
+
+def requests_of(benchmark: Benchmark, item: Item, setting: Setting) -> list[Request]:
+    """Return a benchmark's requests for an item, plus the gold request when bits per byte is asked for (always last)."""
+    own = benchmark.requests(item, setting) if set(setting.metrics) - {"bits_per_byte"} else []
+    return own + ([gold_request(item, setting)] if "bits_per_byte" in setting.metrics else [])
+
+
+def judge_all(benchmark: Benchmark, items: Sequence[Item], samples: Mapping[str, Sequence[Sample]], setting: Setting,
+              ctx: StepContext) -> Iterator[Verdict]:
+    """Yield every verdict in item order; programs are executed in bulk in the sandbox.
+
+    Args:
+        benchmark: Who judges.
+        items: The items, in order.
+        samples: Item id -> its samples, ordered by (request, index).
+        setting: How the items were asked.
+        ctx: Gives the sandbox tier, workers, progress and the stop flag.
+    """
+    pending: list[Verdict | Execution] = []
+    for item in items:
+        pending += _judged(benchmark, item, samples.get(item.id, ()), setting)
+    jobs = [p.job for p in pending if isinstance(p, Execution)]
+    results = execute(jobs, workers=ctx.runtime.threads, tier=ctx.runtime.sandbox_tier, stop=ctx.stop,
+                      progress=lambda done, total: ctx.progress(done, total, "programs")) if jobs else iter(())
+    for one in pending:
+        if isinstance(one, Verdict):
+            yield one
+            continue
+        result = next(results)
+        score = None if result.status in ("harness_error", "not_measured") else float(result.status == "pass")
+        yield dataclasses.replace(one.verdict, status=result.status, score=score, detail=result.detail, tier=result.tier,
+                                  cpu_s=result.cpu_s, wall_s=result.wall_s)
+
+
+def _judged(benchmark: Benchmark, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:
+    """Return one item's verdicts: the benchmark's own, then bits per byte from the gold request (the last one)."""
+    own = list(outputs)
+    verdicts: list[Verdict | Execution] = []
+    if "bits_per_byte" in setting.metrics:
+        request = gold_request(item, setting)
+        scored, own = own[-1], own[:-1]
+        if scored.logprob_nats is None:
+            raise StudyError(f"bits_per_byte: item {item.id} of {item.benchmark} has no gold score in its samples; "
+                             "generate it again with this metric")
+        bits = -scored.logprob_nats / math.log(2)
+        verdicts.append(Verdict(benchmark=item.benchmark, item=item.id, metric="bits_per_byte", score=bits / max(1, gold_bytes(request)),
+                                detail=f"{bits:.3f} bits over {gold_bytes(request)} bytes"))
+    if set(setting.metrics) - {"bits_per_byte"}:
+        verdicts += benchmark.judge(item, own, setting)
+    return verdicts

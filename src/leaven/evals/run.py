@@ -1,0 +1,160 @@
+"""The evaluation steps: rows -> items; items x model -> samples; items x samples -> verdicts.
+
+Each is an artifact of its own, so that judging again (a better extractor, another tier) never generates again.
+Not covered: what a benchmark asks and accepts (benchmarks/), models (lm/).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from leaven.core.registry import load_plugin
+from leaven.core.step import StepContext, step
+from leaven.core.tables import (
+    EXAMPLES,
+    TIMINGS,
+    read_items,
+    read_samples,
+    read_table,
+    write_items,
+    write_samples,
+    write_table,
+    write_verdicts,
+)
+from leaven.core.types import Sample, Verdict
+from leaven.errors import DataError
+from leaven.evals.harness import Setting, judge_all, metrics_of, open_benchmark, requests_of
+
+
+def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
+    """Return the Setting of a step's spec."""
+    return Setting(format=spec["format"], metrics=metrics, n=spec["n"], temperature=spec["temperature"], top_p=spec["top_p"],
+                   max_new_tokens=spec["max_new_tokens"], options=spec["options"])
+
+
+@step(version=1)
+def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
+    """Write items.parquet from rows of a file or of the world.
+
+    Args:
+        spec: benchmark, options, limit.
+        inputs: `examples` (a folder with examples.parquet) or `file`; `plugin:*` files are imported first.
+        out: Receives items.parquet and report.json.
+        ctx: Unused beyond the stop flag.
+
+    Raises:
+        DataError: When a row lacks what the benchmark needs, ids repeat, or nothing is left.
+    """
+    _load_plugins(inputs)
+    benchmark = open_benchmark(spec["benchmark"])
+    rows: Iterator[Mapping[str, Any]]
+    if "examples" in inputs:
+        rows = read_table(inputs["examples"] / "examples.parquet", EXAMPLES).iter_rows(named=True)
+    else:
+        from leaven.data.sources.files import read_rows
+
+        rows = iter(read_rows(inputs["file"]))
+    items = list(itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"]))
+    if not items:
+        raise DataError(f"benchmark {spec['benchmark']}: expected at least one item, found none")
+    counts: dict[str, int] = defaultdict(int)
+    for item in items:
+        counts[item.id] += 1
+    repeated = [i for i, n in counts.items() if n > 1]
+    if repeated:
+        raise DataError(f"benchmark {spec['benchmark']}: expected different item ids, found {len(repeated)} repeated, first {repeated[0]!r}")
+    write_items(out / "items.parquet", items)
+    (out / "report.json").write_text(json.dumps({"n_items": len(items), "n_seen": sum(i.seen for i in items),
+                                                 "n_clusters": len({i.cluster for i in items})}))
+
+
+@step(version=1)
+def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
+    """Write samples.parquet: a model's answers to every request of every item, saved in blocks so that a kill loses one block.
+
+    Args:
+        spec: benchmark, format, metrics, n, temperature, top_p, max_new_tokens, options, seed.
+        inputs: `items` and `model` folders; `plugin:*` files.
+        out: Receives samples.parquet, timings.parquet.
+        ctx: Progress counts items.
+    """
+    from leaven.lm.backend import open_backend
+
+    _load_plugins(inputs)
+    began, cpu = time.time(), time.process_time()
+    benchmark = open_benchmark(spec["benchmark"])
+    setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
+    items = list(read_items(inputs["items"] / "items.parquet"))
+    backend = open_backend(inputs["model"], ctx.runtime)
+    saved = out / "_resume"
+    saved.mkdir(parents=True, exist_ok=True)
+    block = 512
+    samples: list[Sample] = []
+    for start in range(0, len(items), block):
+        part = saved / f"block-{start:07d}.parquet"
+        if not part.exists():
+            ctx.check_stop()
+            asked = [(item.id, number, request) for item in items[start: start + block]
+                     for number, request in enumerate(requests_of(benchmark, item, setting))]
+            write_samples(part, backend.answer(asked, seed=spec["seed"], stop=ctx.stop))
+        samples += read_samples(part)
+        ctx.progress(min(start + block, len(items)), len(items), "items")
+    write_samples(out / "samples.parquet", samples)
+    _write_timings(out, "generate", began, cpu)
+
+
+@step(version=1)
+def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
+    """Write verdicts.parquet from items and samples; programs run in the sandbox.
+
+    Args:
+        spec: As for generate.
+        inputs: `items` and `samples` folders; `plugin:*` files.
+        out: Receives verdicts.parquet, report.json (counts by status and tier) and timings.parquet.
+        ctx: Gives the sandbox tier.
+    """
+    _load_plugins(inputs)
+    began, cpu = time.time(), _cpu_seconds()
+    benchmark = open_benchmark(spec["benchmark"])
+    setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
+    items = list(read_items(inputs["items"] / "items.parquet"))
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    for sample in read_samples(inputs["samples"] / "samples.parquet"):
+        samples[sample.item].append(sample)
+    verdicts = list(judge_all(benchmark, items, samples, setting, ctx))
+    write_verdicts(out / "verdicts.parquet", verdicts)
+    (out / "report.json").write_text(json.dumps(_counts(verdicts), sort_keys=True))
+    _write_timings(out, "judge", began, cpu)
+
+
+def _counts(verdicts: list[Verdict]) -> dict[str, Any]:
+    """Return how many verdicts ended how."""
+    by_status: dict[str, int] = defaultdict(int)
+    for verdict in verdicts:
+        by_status[verdict.status] += 1
+    return {"n_verdicts": len(verdicts), "by_status": dict(by_status)}
+
+
+def _load_plugins(inputs: Mapping[str, Path]) -> None:
+    """Import the study's plugin files so that their benchmarks and formats exist in this process."""
+    for name, path in inputs.items():
+        if name.startswith("plugin:"):
+            load_plugin(path)
+
+
+def _cpu_seconds() -> float:
+    """Return CPU seconds of this process and its finished children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _write_timings(out: Path, name: str, began: float, cpu: float) -> None:
+    """Write how long a step took."""
+    write_table(out / "timings.parquet", [{"name": name, "wall_s": time.time() - began, "cpu_s": _cpu_seconds() - cpu, "detail": ""}], TIMINGS)

@@ -1,0 +1,1 @@
+"""The embedded study: package data that `leaven new quickstart` writes."""
