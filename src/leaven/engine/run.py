@@ -1,22 +1,43 @@
-"""Nodes + a store -> artifacts, links and a status file. (Being written: the signatures stand.)"""
+"""Nodes + a store -> artifacts, links and a status file: each step once, in parallel, from what is already built.
+
+A node's key is known as soon as its inputs are built; equal keys run once, within this run and across runs on the same store. A
+failed step blocks only what reads it. The parent process never touches an artifact's content: workers check, build and publish.
+Not covered: what a step computes; how a task becomes a process (executors/).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from leaven.core.step import Resources
-from leaven.engine.graph import Node
-from leaven.engine.store import Store
+from leaven.engine.collect import Root
+from leaven.engine.estimate import History, recipe_of, sources_of
+from leaven.engine.executors import Executor, Report, Task, TaskInput
+from leaven.engine.executors.local import LocalExecutor, cores
+from leaven.engine.graph import FileInput, Node, descendants, in_order
+from leaven.engine.provenance import MIN_SECRET_CHARS, redactor, secret_field, secrets, worker_environ
+from leaven.engine.status import Event, Record, State
+from leaven.engine.store import Manifest, Recipe, Store, place_link
+from leaven.errors import LeavenError, StudyError
 
-Event = Mapping[str, Any]
+POLL_SECONDS = 0.2
+BUSY_SECONDS = 0.5
+MAX_REBUILDS = 3
+"""How often one artifact may turn out damaged within a run before the disk is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a step failed: the shown reason, its kind (see executors.FailureKind), the command that resumes, and its log file."""
+    """Why a step failed: the shown reason, its kind (executors.FailureKind), the command that resumes, and its log file."""
 
     reason: str
     kind: str
@@ -41,11 +62,316 @@ class Outcome:
 
 
 def run(nodes: Sequence[Node], store: Store, *, run_dir: Path, resources: Resources = Resources(), workers: int = 0,
-        log: Callable[[Event], None] = lambda event: None, resume: str = "", pass_env: tuple[str, ...] = ()) -> Outcome:
-    """Build every node that is not in the store; return how each ended."""
-    raise NotImplementedError
+        log: Callable[[Event], None] = lambda event: None, resume: str = "", pass_env: tuple[str, ...] = (),
+        executor: Executor | None = None) -> Outcome:
+    """Build every node that is not in the store and link the artifacts below `run_dir`.
+
+    Args:
+        nodes: the graph; any order.
+        store: where artifacts live; several runs may share it at once.
+        run_dir: gets links, logs/, status.json and events.jsonl.
+        resources: passed to steps; `memory_bytes` > 0 bounds what runs at once and each process.
+        workers: steps at once (0: as many as there are cores).
+        log: called with every event (status.Event).
+        resume: the command that continues this run, named in failures.
+        pass_env: variables that look like secrets and that steps need nevertheless.
+        executor: where tasks run (default: processes of this machine).
+
+    Raises StudyError for a graph that cannot run or a spec that contains a secret. A failed step is no exception: see Outcome.
+    """
+    ordered, environ = in_order(nodes), dict(os.environ)
+    _refuse_secrets(ordered, environ)
+    redact, run_dir = redactor(environ), Path(run_dir).absolute()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    record = Record(run_dir, resume, log, redact)
+    with store.in_use(), record.alive(), _presses() as presses:
+        executor = executor or LocalExecutor(workers=workers or cores(), total_threads=cores(), memory_bytes=resources.memory_bytes,
+                                             environ=worker_environ(environ, pass_env), redact=redact)
+        try:
+            return _Run(ordered, store, run_dir, resources, executor, record, resume).loop(presses)
+        finally:
+            executor.close()
 
 
-def read_status(run_dir: Path) -> dict[str, Any]:
-    """Return status.json of a run folder."""
-    raise NotImplementedError
+@dataclass(slots=True)
+class _Track:
+    """Where one node stands; `recipe` is set once its inputs are built."""
+
+    node: Node
+    log: str
+    expected_s: float
+    state: State = "waiting"
+    reason: str = ""
+    kind: str = ""
+    recipe: Recipe | None = None
+    key: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+    progress: tuple[float, float, str] = (0.0, 0.0, "")
+    retry_at: float = 0.0
+    rebuilds: int = 0
+
+    def left_s(self) -> float:
+        """Return the expected seconds of work left, 0 when unknown or finished."""
+        if self.state == "running":
+            spent, (done, total, _) = time.monotonic() - self.started, self.progress
+            return spent * (total - done) / done if total > 0 and done > 0.02 * total else max(0.0, self.expected_s - spent)
+        return self.expected_s if self.state == "waiting" else 0.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of a graph: the loop and what it keeps track of."""
+
+    nodes: list[Node]
+    store: Store
+    run_dir: Path
+    resources: Resources
+    executor: Executor
+    record: Record
+    resume: str
+    tracks: dict[str, _Track] = field(default_factory=dict)
+    built: dict[str, Manifest] = field(default_factory=dict)
+    checked: set[str] = field(default_factory=set)
+    order: list[_Track] = field(default_factory=list)
+    root: Root = field(init=False)
+    stopping: int = 0
+
+    def __post_init__(self) -> None:
+        history = History(self.store)
+        for node in self.nodes:
+            log = str(self.run_dir / "logs" / f"{node.id}.log")
+            self.tracks[node.id] = _Track(node, log, history.estimate(node.function, node.spec).wall_s)
+        self.root = Root.open(self.store, self.run_dir)
+        self.order = self._longest_path_first()
+
+    def _longest_path_first(self) -> list[_Track]:
+        """Return the tracks by the expected seconds of the longest chain that waits for them, so that it starts early."""
+        chain: dict[str, float] = {}
+        for node in reversed(self.nodes):
+            chain[node.id] = chain.get(node.id, 0.0) + (self.tracks[node.id].expected_s or 1.0)
+            for parent in node.parents():
+                chain[parent] = max(chain.get(parent, 0.0), chain[node.id])
+        return sorted(self.tracks.values(), key=lambda t: -chain[t.node.id])
+
+    def loop(self, presses: Callable[[], int]) -> Outcome:
+        """Run until nothing can run any more."""
+        self.record.event("run_started", nodes=[n.id for n in self.nodes], run_dir=str(self.run_dir))
+        while True:
+            self._settle()
+            if presses() > self.stopping:
+                self.stopping = presses()
+                self.executor.cancel(now=self.stopping > 1)
+                self._say("stopping: running steps save their work (press Ctrl-C again to end them now)")
+            self._dispatch()
+            running = [t for t in self.tracks.values() if t.state == "running"]
+            self.record.write("running", self._rows, self._eta_s())
+            if not running and (self.stopping or not any(t.state == "waiting" for t in self.tracks.values())):
+                return self._finish()
+            for report in self.executor.poll(POLL_SECONDS):
+                self._handle(self.tracks[report.id], report)
+
+    def _finish(self) -> Outcome:
+        """Write the last status, let go of what this run no longer names, and return the outcome."""
+        by = {state: tuple(t.node.id for t in self.tracks.values() if t.state == state) for state in ("done", "cached", "failed", "blocked")}
+        failed = {i: Failure(t.reason, t.kind, self.resume, t.log) for i in by["failed"] for t in [self.tracks[i]]}
+        stopped = self.stopping > 0 and len(self.built) < len(self.nodes)
+        state = "interrupted" if stopped else "failed" if failed else "done"
+        links = {link for node in self.nodes for link in node.links}
+        self.root.close(links, complete=state == "done")
+        self.record.write(state, self._rows, None, now=True)
+        self.record.event("run_finished", state=state, **{name: len(ids) for name, ids in by.items()}, resume=self.resume)
+        return Outcome(by["done"], by["cached"], failed, by["blocked"], stopped)
+
+    def _settle(self) -> None:
+        """Give every node whose inputs are built its key, and find what the store has; nodes are in order, so one pass suffices."""
+        for track in self.tracks.values():
+            if track.state != "waiting" or track.recipe is not None:
+                continue
+            broken = next((p for p in track.node.parents() if self.tracks[p].state in ("failed", "blocked")), None)
+            if broken is not None:
+                first = broken if self.tracks[broken].state == "failed" else self.tracks[broken].reason.removeprefix("blocked by ")
+                self._move(track, "blocked", f"blocked by {first}")
+                continue
+            sources = sources_of(track.node, self.built)
+            if sources is not None:
+                try:
+                    track.recipe = recipe_of(track.node, sources)
+                    track.key = track.recipe.key
+                except LeavenError as error:
+                    self._fail(track, str(error), "error")
+                    continue
+                self.root.name(track.key)
+                self._find(track)
+        self.root.save()
+
+    def _find(self, track: _Track) -> None:
+        """Take a node's artifact from the store when it is there and sound."""
+        manifest = self.store.lookup(track.key)
+        if manifest is not None:
+            self._built(track, manifest, "cached")
+        elif damage := self.store.damage(track.key):
+            self._say(f"{track.node.id}: its artifact is damaged ({damage}) and is built again")
+
+    def _dispatch(self) -> None:
+        """Start what is ready and fits, longest chain first; of equal keys only one."""
+        running = {t.key for t in self.tracks.values() if t.state == "running"}
+        now = time.monotonic()
+        for track in self.order:
+            if self.stopping or track.state != "waiting" or track.recipe is None or track.key in running or track.retry_at > now:
+                continue
+            if not self.executor.room(track.node.threads, track.node.memory_bytes):
+                continue
+            if track.retry_at:  # another run held the lock; it may have finished
+                self._find(track)
+            if track.state == "waiting":
+                running.add(track.key)
+                track.started, track.progress = now, (0.0, 0.0, "")
+                self._move(track, "running", "")
+                self.executor.submit(self._task(track, track.recipe))
+
+    def _task(self, track: _Track, recipe: Recipe) -> Task:
+        """Return a ready node as plain data."""
+        inputs = {}
+        for name, source in recipe.inputs.items():
+            given = track.node.inputs[name]
+            path = str(Path(given.path).absolute()) if isinstance(given, FileInput) else str(self.store.path(source.key))
+            inputs[name] = TaskInput(path, source.node, source.key, source.digest, (source.key or path) not in self.checked)
+        return Task(track.node.id, track.key, recipe.function, recipe.version, recipe.deterministic, recipe.spec, inputs,
+                    str(self.store.root), track.log, track.node.threads, track.node.memory_bytes, dataclasses.asdict(self.resources))
+
+    def _handle(self, track: _Track, report: Report) -> None:
+        """Act on one report of the executor."""
+        self.checked.update(report.checked)
+        track.seconds = time.monotonic() - track.started
+        twins = [t for t in self.tracks.values() if t is not track and t.state == "waiting" and t.key == track.key]
+        if report.outcome == "progress":
+            track.progress = (report.done, report.total, report.note)
+            self.record.event("progress", node=track.node.id, done=report.done, total=report.total, note=report.note,
+                              eta_s=round(track.left_s(), 1), run_eta_s=self._eta_s())
+        elif report.outcome in ("done", "cached"):
+            manifest = self.store.lookup(track.key)
+            if manifest is None:
+                self._fail(track, f"its artifact vanished after it was published: {self.store.damage(track.key)}", "corrupted_input")
+                return
+            self.checked.update([track.key] if report.outcome == "done" else [])
+            self._built(track, manifest, "done" if report.outcome == "done" else "cached")
+            for twin in twins:
+                self._built(twin, manifest, "cached")
+        elif report.outcome == "busy":
+            track.retry_at = time.monotonic() + BUSY_SECONDS
+            self._move(track, "waiting", "another run is building it")
+        elif report.outcome == "damaged":
+            self._rebuild(track, report)
+        elif report.outcome == "interrupted":
+            self._move(track, "interrupted", report.reason)
+        else:
+            self._fail(track, report.reason, report.kind)
+            for twin in twins:
+                self._fail(twin, f"same step as {track.node.id}: {report.reason}", "same_step")
+
+    def _built(self, track: _Track, manifest: Manifest, state: State) -> None:
+        """Note a node's artifact and link it; when a rebuilt one has other content, what was derived from the old is due again."""
+        node, before = track.node, self.built.get(track.node.id)
+        sources = sources_of(node, self.built)
+        if sources is None or track.recipe is None or sources != track.recipe.inputs:  # an input was rebuilt while this ran
+            self._wait_again(track)
+            return
+        self.built[node.id] = manifest
+        if before is not None and before.identity != manifest.identity:
+            for reader in descendants(self.nodes, [node.id]):
+                if self.tracks[reader].state in ("done", "cached", "waiting"):
+                    self._wait_again(self.tracks[reader])
+        try:
+            for link in node.links:
+                place_link(self.run_dir, link, self.store.path(manifest.key))
+        except (OSError, LeavenError) as error:
+            self._fail(track, str(error), "error")
+            return
+        self._move(track, state, "")
+
+    def _rebuild(self, track: _Track, report: Report) -> None:
+        """Remove a damaged input so that its node runs again, and let its readers wait; a damaged outside file is a failure."""
+        source = track.node.inputs[report.name]
+        producer = self.tracks[source] if isinstance(source, str) else None
+        if producer is None or producer.rebuilds >= MAX_REBUILDS:
+            self._fail(track, f"input {report.name}: {report.reason}", "corrupted_input")
+            return
+        self._say(f"{producer.node.id}: its artifact is damaged ({report.reason}) and is built again")
+        producer.rebuilds += 1
+        with self.store.lock(producer.key, wait=False) as held:
+            if held:  # otherwise another run is at it already
+                self.store.discard(producer.key)
+        self.checked.discard(producer.key)
+        for other in self.tracks.values():
+            if other.key == producer.key and other.state in ("done", "cached"):
+                self.built.pop(other.node.id, None)
+                self._wait_again(other)
+        for other in self.tracks.values():
+            if other is track or other.state == "waiting" and sources_of(other.node, self.built) is None:
+                self._wait_again(other)
+
+    def _wait_again(self, track: _Track) -> None:
+        """Put a node back to where its inputs are not known yet."""
+        track.recipe, track.key, track.retry_at = None, "", 0.0
+        if track.state != "waiting":
+            self._move(track, "waiting", "")
+
+    def _fail(self, track: _Track, reason: str, kind: str) -> None:
+        track.kind = kind
+        self._move(track, "failed", reason)
+
+    def _move(self, track: _Track, state: State, reason: str) -> None:
+        """Change a node's state and tell everyone."""
+        track.state, track.reason = state, reason
+        self.record.event("node", node=track.node.id, state=state, reason=reason, kind=track.kind if state == "failed" else "",
+                          key=track.key, function=track.node.function, seconds=round(track.seconds, 3), run_eta_s=self._eta_s(),
+                          log=track.log if state == "failed" else "")
+
+    def _say(self, text: str) -> None:
+        self.record.event("message", text=text)
+
+    def _eta_s(self) -> float | None:
+        """Return the expected seconds until the end: the longest step or the shared work, whichever is more; None when unknown."""
+        left = [t.left_s() for t in self.tracks.values()]
+        busy = max(1, sum(t.state == "running" for t in self.tracks.values()))
+        return round(max([sum(left) / busy, *left]), 1) if any(left) else None
+
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        """Return the status of every node as plain data."""
+        return {t.node.id: {"state": t.state, "reason": t.reason, "kind": t.kind if t.state == "failed" else "", "key": t.key,
+                            "function": t.node.function, "seconds": round(self._seconds(t), 1), "eta_s": round(t.left_s(), 1),
+                            "progress": list(t.progress), "log": t.log} for t in self.tracks.values()}
+
+    def _seconds(self, track: _Track) -> float:
+        return time.monotonic() - track.started if track.state == "running" else track.seconds
+
+
+def _refuse_secrets(nodes: Sequence[Node], environ: Mapping[str, str]) -> None:
+    """Raise StudyError when a spec contains the value of a secret variable: it would be written into the store."""
+    values = {name: v for name, v in secrets(environ).items() if len(v) >= MIN_SECRET_CHARS}
+    for node in nodes:
+        where = secret_field(node.spec, tuple(values.values()), "spec")
+        if where:
+            raise StudyError(f"step {node.id!r}: {where} contains the value of a variable that holds a secret; expected its name "
+                             "(the step reads it from the environment), so that no key or token enters the store")
+
+
+@contextlib.contextmanager
+def _presses() -> Iterator[Callable[[], int]]:
+    """Count Ctrl-C and SIGTERM instead of dying of them; outside the main thread signals are somebody else's business."""
+    count = 0
+
+    def press(number: int, frame: object) -> None:
+        nonlocal count
+        count += 1
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: count
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

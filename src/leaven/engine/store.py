@@ -159,13 +159,13 @@ class Store:
     @contextlib.contextmanager
     def lock(self, key: str, *, wait: bool = True) -> Iterator[bool]:
         """Hold the lock of one key; yields False at once when `wait` is false and another process holds it."""
-        with _flock(self.root / "locks" / key, fcntl.LOCK_EX, wait=wait) as held:
+        with flock(self.root / "locks" / key, fcntl.LOCK_EX, wait=wait) as held:
             yield held
 
     @contextlib.contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[bool]:
         """Hold the store itself: runs share it, `collect` needs it alone; yields False when that is impossible now."""
-        with _flock(self.root / "locks" / "store", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, wait=not alone) as held:
+        with flock(self.root / "locks" / "store", fcntl.LOCK_EX if alone else fcntl.LOCK_SH, wait=not alone) as held:
             yield held
 
     def prepare(self, key: str) -> Path:
@@ -279,8 +279,8 @@ def follow(link: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _flock(path: Path, kind: int, *, wait: bool) -> Iterator[bool]:
-    """Hold an advisory lock on `path`; the kernel frees it when its holder dies."""
+def flock(path: Path, kind: int, *, wait: bool) -> Iterator[bool]:
+    """Hold an advisory lock on `path` (the kernel frees it when its holder dies); yields False when it must not wait but would."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as handle:
         try:

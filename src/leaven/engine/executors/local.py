@@ -112,10 +112,10 @@ class _Worker:
     """One worker process with its pipes, the task it runs and that task's log."""
 
     def __init__(self, threads: int, environ: Mapping[str, str], redact: Callable[[str], str]) -> None:
-        self.threads, self.task, self.modules, self.dead = threads, None, set[str](), False
+        self.threads, self.modules, self.dead = threads, set[str](), False
         self.task: Task | None = None
-        self._redact, self._log, self._partial, self._line = redact, None, b"", b""
         self._log: BinaryIO | None = None
+        self._redact, self._partial, self._line = redact, b"", b""
         read_fd, write_fd = os.pipe()
         # a fixed hash seed: the order of sets must not differ between a run and its repetition
         env = {**environ, **{name: str(threads) for name in THREAD_VARIABLES}, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
