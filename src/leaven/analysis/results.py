@@ -84,7 +84,7 @@ class Results:
                                 "margin": margin, "unequal_seeds": unequal_seeds})
         sides = select_rows(self.frame, contrast, chosen["level"])
         result = pair(*sides, names=(treatment, control), unequal_seeds=unequal_seeds, where=contrast.name).effect()
-        answer = decide(result, treatment=treatment, control=control, measure=f"{contrast.benchmark} {contrast.metric}", margin=margin,
+        answer = decide(result, treatment=treatment, control=control, measure=f"{contrast.metric} on {contrast.benchmark}", margin=margin,
                         direction=contrast.better)
         return Compared(contrast, chosen["level"], result, answer)
 
