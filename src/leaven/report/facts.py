@@ -1,0 +1,150 @@
+"""What a report says, as plain frozen records: the one argument of `render_html`.
+
+Findings, tables and the resolved study are read into these records by read.py; figures.py and render.py see nothing else, so a
+report can be drawn from a hand-made value, and drawing never opens a file.
+Not covered: computing any of the numbers (analysis/).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from leaven.core.types import Finding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A condition's score on one benchmark metric, over all items or over the items of one difficulty.
+
+    `binary` marks pass rates, which are shown as percentages; `low`, `high` bound the 95 % interval; `per_seed` holds each seed's own mean; `seen` is true when training may contain these
+    items by construction, null when only some of them are seen; `n_missing` counts verdicts that were not measured.
+    """
+
+    condition: str
+    benchmark: str
+    metric: str = "accuracy"
+    level: str = ""
+    difficulty: int | None = None
+    seen: bool | None = False
+    binary: bool = False
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n_items: int = 0
+    n_clusters: int = 0
+    n_missing: int = 0
+    seeds: tuple[int, ...] = ()
+    per_seed: tuple[float, ...] = ()
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The loss of one training run: `points` are (step, nats per learned token), already thinned to at most a few hundred."""
+
+    condition: str
+    seed: int
+    level: str = ""
+    stage: str = ""
+    points: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """How much of a source a condition was to train on in a stage, and how much it did, in `unit`."""
+
+    condition: str
+    stage: str
+    source: str
+    planned: float
+    realised: float
+    unit: str = "examples"
+    level: str = ""
+    seeds: tuple[int, ...] = ()
+    worst_block: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What one condition answered to one item: raw model text, what was extracted from it and how it was judged."""
+
+    condition: str
+    seed: int
+    raw: str
+    extracted: str = ""
+    status: str = ""
+    score: float | None = None
+    metric: str = ""
+    detail: str = ""
+    level: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One benchmark item of the sample browser with the outputs of the conditions side by side."""
+
+    item: str
+    benchmark: str
+    prompt: str
+    gold: str = ""
+    difficulty: int | None = None
+    difficulty_unit: str = ""
+    seen: bool = False
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One evaluated model: where its numbers come from. `key` is the artifact key, `node` its readable path."""
+
+    id: str
+    condition: str
+    seed: int
+    level: str = ""
+    benchmark: str = ""
+    node: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A named arm of the study and the study paths in which it differs from the first one."""
+
+    name: str
+    description: str = ""
+    differs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """Everything one report shows. `facts` keeps the parts of the resolved study that are only listed (model, train, stages...)."""
+
+    study: str
+    question: str
+    answer: str
+    version: str = ""
+    lock_digest: str = ""
+    primary: str = ""
+    conditions: tuple[Condition, ...] = ()
+    contrasts: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    scores: tuple[Score, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
+    samples: tuple[Shown, ...] = ()
+    samples_total: int = 0
+    differences: tuple[tuple[str, dict[str, Any]], ...] = ()
+    warnings: tuple[str, ...] = ()
+    licences: tuple[dict[str, Any], ...] = ()
+    runs: tuple[Run, ...] = ()
+    fingerprints: tuple[dict[str, Any], ...] = ()
+    seeds: tuple[int, ...] = ()
+    benchmarks: tuple[dict[str, Any], ...] = ()
+    references: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def primary_contrast(self) -> Finding | None:
+        """Return the declared primary contrast, or None when the study declares none or it was not computed."""
+        return next((c for c in self.contrasts if c.id == self.primary), None) if self.primary else None

@@ -1,0 +1,230 @@
+"""Published folders + the resolved study -> ReportData, the facts one report shows.
+
+Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results), the evaluation folders that the study's runs
+name (for the sample browser) and their items. Everything is thinned here: curves to at most POINTS means, samples to a few items
+spread evenly over difficulty, so that a report stays small however large the study is.
+Not covered: computing scores or contrasts (analysis/), drawing (figures.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from leaven.analysis.scores import SCORES
+from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_table
+from leaven.core.types import Finding, Item
+from leaven.errors import DataError
+from leaven.report.facts import Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+
+POINTS = 90
+ALL_POINTS = 9_000
+MAX_SHOWN_ITEMS = 6
+MAX_OUTPUTS = 40
+CELL = ("condition", "level", "benchmark", "metric")
+
+
+def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportData:
+    """Return the facts of one report.
+
+    Args:
+        spec: the resolved study as plain JSON (study, question, conditions, differences, runs, ...).
+        inputs: "analysis" and the folders that spec["runs"] names as verdicts_input, samples_input and items_input.
+
+    Raises DataError when the analysis folder lacks a file, or a table lacks a column.
+    """
+    if "analysis" not in inputs:
+        raise DataError(f"report: expected an input called 'analysis', found {sorted(inputs)}; run the analysis step first")
+    folder = inputs["analysis"]
+    findings = tuple(finding_from(row) for row in _json(folder / "findings.json"))
+    answer = _json(folder / "answer.json")
+    results = read_table(folder / "results.parquet", RESULTS)
+    runs = tuple(_run(row) for row in spec.get("runs", ()))
+    return ReportData(
+        study=str(spec["study"]), question=str(answer.get("question") or spec["question"]), answer=str(answer["answer"]),
+        version=str(spec.get("version") or ""), lock_digest=str(spec.get("lock_digest") or ""), primary=_primary(answer, findings),
+        conditions=_conditions(spec), contrasts=tuple(f for f in findings if f.kind == "contrast"),
+        notes=tuple(f for f in findings if f.kind == "note"), scores=_scores(folder, results), curves=_curves(folder),
+        mixtures=_mixtures(folder), samples=shown_samples(spec.get("runs", ()), inputs), samples_total=results["item"].n_unique(),
+        differences=tuple((str(row["path"]), dict(row["values"])) for row in spec.get("differences", ())),
+        warnings=tuple(str(w) for w in spec.get("warnings", ())), licences=tuple(dict(r) for r in spec.get("licences", ())),
+        runs=runs, fingerprints=tuple(dict(f) for f in spec.get("fingerprints", ())), seeds=tuple(spec.get("seeds", ())),
+        benchmarks=_named(spec.get("benchmarks", ())), references=tuple(str(r) for r in spec.get("references", ())),
+        facts={name: spec[name] for name in ("model", "train", "stages", "tokenizer") if spec.get(name)})
+
+
+def finding_from(row: Mapping[str, Any]) -> Finding:
+    """Return a Finding from its JSON form; raise DataError naming a field that is not one of Finding's."""
+    known = {f.name for f in fields(Finding)}
+    unknown = sorted(set(row) - known)
+    if unknown:
+        raise DataError(f"findings.json, finding {row.get('id')!r}: expected the fields {sorted(known)}, found {unknown}")
+    values = {k: tuple(v) if isinstance(v, list) and k != "data" else v for k, v in row.items()}
+    return Finding(**values)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(f"{path}: expected JSON written by the analysis step, {type(error).__name__}: {error}") from error
+
+
+def _primary(answer: Mapping[str, Any], findings: Sequence[Finding]) -> str:
+    primary = answer.get("primary")
+    if isinstance(primary, Mapping):
+        primary = primary.get("id")
+    return str(primary) if primary else next((f.id for f in findings if f.kind == "contrast" and f.data.get("primary")), "")
+
+
+def _named(rows: Any) -> tuple[dict[str, Any], ...]:
+    if isinstance(rows, Mapping):
+        return tuple({"name": name, **(row if isinstance(row, Mapping) else {})} for name, row in rows.items())
+    return tuple(dict(r) if isinstance(r, Mapping) else {"name": str(r)} for r in rows)
+
+
+def _conditions(spec: Mapping[str, Any]) -> tuple[Condition, ...]:
+    return tuple(Condition(name=str(name), description=str(row.get("description") or ""), differs=tuple(map(str, row.get("differs") or ())))
+                 for name, row in spec.get("conditions", {}).items())
+
+
+def _run(row: Mapping[str, Any]) -> Run:
+    return Run(id=str(row.get("id", "")), condition=str(row.get("condition", "")), seed=int(row.get("seed") or 0),
+               level=str(row.get("level") or ""), benchmark=str(row.get("benchmark") or ""), node=str(row.get("node") or ""),
+               key=str(row.get("key") or ""))
+
+
+# ---- tables of the analysis -------------------------------------------------------------------------------------------------
+
+
+def _scores(folder: Path, results: pl.DataFrame) -> tuple[Score, ...]:
+    """Return the rows of scores.parquet that cover all seeds: one over all items, one for each (difficulty, seen)."""
+    path = folder / "scores.parquet"
+    frame = read_table(path, SCORES)
+    per_seed: dict[tuple[str, ...], tuple[float, ...]] = {}
+    means = results.group_by(*CELL, "seed").agg(pl.col("score").mean()).sort(*CELL, "seed")
+    for row in means.drop_nulls("score").iter_rows(named=True):
+        key = tuple(row[c] for c in CELL)
+        per_seed[key] = (*per_seed.get(key, ()), row["score"])
+    rows = frame.filter(pl.col("seed").is_null() & (pl.col("difficulty").is_not_null() | pl.col("seen").is_null()))
+    finest = rows.filter(pl.col("difficulty").is_not_null() & pl.col("seen").is_not_null())
+    rows = rows.filter(pl.col("difficulty").is_null()) if not finest.is_empty() else rows
+    return tuple(_score(row, per_seed.get(tuple(row[c] for c in CELL), ())) for row in pl.concat([rows, finest]).iter_rows(named=True))
+
+
+def _score(row: Mapping[str, Any], per_seed: tuple[float, ...]) -> Score:
+    return Score(
+        condition=row["condition"], benchmark=row["benchmark"], metric=row["metric"], level=row["level"] or "",
+        difficulty=row["difficulty"], seen=row["seen"], binary=row["k"] is not None, estimate=row["mean"], low=row["low"],
+        high=row["high"], n_items=row["n_distinct"] if row["n_distinct"] is not None else row["n_items"] or 0,
+        n_clusters=row["n_clusters"] or 0, n_missing=row["n_not_measured"] or 0, seeds=tuple(row["seeds"] or ()),
+        per_seed=per_seed if row["difficulty"] is None else (), runs=tuple(row["runs"] or ()))
+
+
+def _curves(folder: Path) -> tuple[Curve, ...]:
+    path = folder / "curves.parquet"
+    frame = read_table(path)
+    _expect(frame, ("condition", "seed", "step", "loss"), path)
+    keys = [c for c in ("condition", "level", "seed", "stage") if c in frame.columns]
+    groups = frame.drop_nulls("loss").sort([*keys, "step"], nulls_last=True).partition_by(keys, as_dict=True, maintain_order=True)
+    limit = max(16, min(POINTS, ALL_POINTS // max(len(groups), 1)))
+    curves = []
+    for key, rows in groups.items():
+        cell = dict(zip(keys, key, strict=True))
+        curves.append(Curve(condition=str(cell["condition"]), seed=int(cell["seed"]), level=str(cell.get("level") or ""),
+                            stage=str(cell.get("stage") or ""), points=thinned(rows["step"].to_list(), rows["loss"].to_list(), limit)))
+    return tuple(curves)
+
+
+def thinned(steps: Sequence[int], losses: Sequence[float], limit: int) -> tuple[tuple[float, float], ...]:
+    """Return at most `limit` (step, loss) points: consecutive steps are averaged and stand at the last step of their bin.
+
+    Bin edges depend on the number of steps alone, so that the seeds of a condition share their steps.
+    """
+    n = len(steps)
+    if n <= limit:
+        return tuple((float(s), float(v)) for s, v in zip(steps, losses, strict=True))
+    edges = [round(i * n / limit) for i in range(limit + 1)]
+    return tuple((float(steps[b - 1]), float(sum(losses[a:b]) / (b - a))) for a, b in zip(edges, edges[1:], strict=False) if b > a)
+
+
+def _mixtures(folder: Path) -> tuple[Mixture, ...]:
+    path = folder / "realised.parquet"
+    frame = read_table(path)
+    _expect(frame, ("condition", "stage", "source", "planned", "realised"), path)
+    for name, value in (("level", ""), ("unit", "examples"), ("seed", 0)):
+        if name not in frame.columns:
+            frame = frame.with_columns(pl.lit(value).alias(name))
+    keys = ["condition", "level", "stage", "source", "unit"]
+    per_seed = frame.group_by([*keys, "seed"], maintain_order=True).agg(
+        pl.col("planned").sum(), pl.col("realised").sum(), (pl.col("realised") - pl.col("planned")).abs().max().alias("worst"))
+    rows = per_seed.group_by(keys, maintain_order=True).agg(
+        pl.col("planned").mean(), pl.col("realised").mean(), pl.col("worst").max(), pl.col("seed").unique().sort())
+    return tuple(Mixture(condition=r["condition"], level=r["level"] or "", stage=r["stage"] or "", source=r["source"], unit=r["unit"] or "",
+                         planned=float(r["planned"] or 0), realised=float(r["realised"] or 0), worst_block=float(r["worst"] or 0),
+                         seeds=tuple(r["seed"])) for r in rows.iter_rows(named=True))
+
+
+def _expect(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        raise DataError(f"{path}: expected columns {list(columns)}, missing {missing}; found {frame.columns}")
+
+
+# ---- sample browser ---------------------------------------------------------------------------------------------------------
+
+
+def shown_samples(runs: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path]) -> tuple[Shown, ...]:
+    """Return a few items of each benchmark, evenly spread over difficulty, with every condition's output of its first seed."""
+    usable = [r for r in runs if all(r.get(k) in inputs for k in ("verdicts_input", "samples_input", "items_input"))]
+    shown: list[Shown] = []
+    benchmarks = list(dict.fromkeys(str(r.get("benchmark") or "") for r in usable))
+    for benchmark in benchmarks:
+        first: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for run in sorted((r for r in usable if str(r.get("benchmark") or "") == benchmark), key=lambda r: int(r.get("seed") or 0)):
+            first.setdefault((str(run["condition"]), str(run.get("level") or "")), run)
+        order = {str(r["condition"]): i for i, r in reversed(list(enumerate(usable)))}
+        chosen = sorted(first.values(), key=lambda r: (order[str(r["condition"])], str(r.get("level") or "")))[:MAX_OUTPUTS]
+        limit = max(1, min(MAX_SHOWN_ITEMS, MAX_OUTPUTS // (len(chosen) * len(benchmarks))))
+        items = spread_items(list(read_items(_table(inputs[chosen[0]["items_input"]], "items.parquet"))), limit)
+        outputs = [_outputs(run, inputs, {i.id for i in items}) for run in chosen]
+        shown += [_shown(item, benchmark, [o[item.id] for o in outputs if item.id in o]) for item in items]
+    return tuple(s for s in shown if s.outputs)
+
+
+def spread_items(items: Sequence[Item], limit: int) -> list[Item]:
+    """Return `limit` items evenly spaced in the order of difficulty, then id."""
+    ranked = sorted(items, key=lambda i: (i.example.difficulty is None, i.example.difficulty or 0, i.id))
+    if len(ranked) <= limit:
+        return ranked
+    return [ranked[(2 * k + 1) * len(ranked) // (2 * limit)] for k in range(limit)]
+
+
+def _table(folder: Path, name: str) -> Path:
+    return folder if folder.is_file() else folder / name
+
+
+def _outputs(run: Mapping[str, Any], inputs: Mapping[str, Path], items: set[str]) -> dict[str, Output]:
+    verdicts = read_table(_table(inputs[run["verdicts_input"]], "verdicts.parquet"), VERDICTS)
+    samples = read_table(_table(inputs[run["samples_input"]], "samples.parquet"), SAMPLES)
+    texts = {r["item"]: r["text"] for r in samples.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0))
+             .sort("request", descending=True).iter_rows(named=True)}
+    outputs: dict[str, Output] = {}
+    for row in verdicts.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0)).iter_rows(named=True):
+        outputs.setdefault(row["item"], Output(
+            condition=str(run["condition"]), level=str(run.get("level") or ""), seed=int(run.get("seed") or 0),
+            raw=row["raw"] or texts.get(row["item"]) or "", extracted=row["extracted"] or "", status=row["status"] or "",
+            score=row["score"], metric=row["metric"] or "", detail=row["detail"] or "", run=str(run.get("id") or "")))
+    return outputs
+
+
+def _shown(item: Item, benchmark: str, outputs: Sequence[Output]) -> Shown:
+    example = item.example
+    gold = example.answer or example.code or "\n".join(example.tests)
+    return Shown(item=item.id, benchmark=benchmark or item.benchmark, prompt=example.question or example.text, gold=gold,
+                 difficulty=example.difficulty, difficulty_unit=example.difficulty_unit, seen=item.seen, outputs=tuple(outputs))

@@ -1,0 +1,247 @@
+"""Report facts -> one HTML file that loads nothing and runs nothing; and the step that writes it with its figures and tables.
+
+The page is a Jinja2 template with autoescape on: model output, item text and study text are data and stay data. All numbers are
+worded here or in wording.py, so the template has no arithmetic; the bytes depend on the facts alone.
+Not covered: reading artifacts (read.py), drawing (figures.py), the files beside the page (exports.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from leaven.core.step import StepContext, step
+from leaven.core.types import Finding
+from leaven.report.exports import write_exports
+from leaven.report.facts import Output, ReportData, Score, Shown
+from leaven.report.figures import contrast_label, contrast_measure, figures, is_binary, mark, median_curve, series_label, styles
+from leaven.report.methods import methods
+from leaven.report.read import read_report
+from leaven.report.references import cited
+from leaven.report.svg import Canvas
+from leaven.report.wording import (MISSING, amount, clip, interval, level_text, number, p_value, plural, seeds_text, value_text)
+
+MAX_OUTPUT_CHARACTERS = 2_000
+DECISIONS = {"favours": ("favours", "\u25b2 favours"), "opposes": ("opposes", "\u25bc opposes"),
+             "no_difference": ("open", "= no difference"), "inconclusive": ("open", "? inconclusive")}
+
+
+@step(version=1)
+def report(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
+    """Write report.html, findings.json, tables/ and figures/ into `out`.
+
+    `spec` is the resolved study as plain JSON; `inputs` holds "analysis" and the evaluation and item folders that spec["runs"] names.
+
+    Raises DataError when the analysis folder lacks a file or a table lacks a column.
+    """
+    data = read_report(spec, inputs)
+    ctx.progress(1, 3, "drawing")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(render_html(data), encoding="utf-8", newline="\n")
+    ctx.progress(2, 3, "tables and figures")
+    write_exports(data, inputs["analysis"], out)
+    ctx.progress(3, 3, "done")
+
+
+def render_html(data: ReportData) -> str:
+    """Return the report as one HTML page; the same facts give the same bytes."""
+    return _template().render(_context(data)).rstrip("\n") + "\n"
+
+
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    folder = Path(__file__).parent
+    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True)
+    environment.globals["style"] = (folder / "style.css").read_text(encoding="utf-8")
+    return environment.get_template("template.html")
+
+
+def _context(data: ReportData) -> dict[str, Any]:
+    provenance = _Provenance(data)
+    contrasts = [_contrast(c, data, provenance) for c in data.contrasts]
+    scores = [_score(s, data, provenance) for s in data.scores if s.difficulty is None]
+    by_difficulty = [_score(s, data, provenance) for s in data.scores if s.difficulty is not None]
+    references = cited(data.references)
+    context = {
+        "d": data, "contrasts": contrasts, "scores": scores, "by_difficulty": by_difficulty, "provenance": provenance.rows,
+        "primary": next((c for c in contrasts if c["primary"]), None), "no_primary": _no_primary(data), "basis": _basis(data),
+        "warnings": _warnings(data), "figures": figures(data), "final_loss": _final_loss(data), "mixtures": _mixtures(data),
+        "samples": [_shown(s, data) for s in data.samples], "samples_note": _samples_note(data), "methods": methods(data),
+        "condition_names": [c.name for c in data.conditions], "described": [c for c in data.conditions if c.description],
+        "differences": [(path, [value_text(values.get(c.name)) for c in data.conditions]) for path, values in data.differences],
+        "licences": [_licence(row) for row in data.licences], "runs": provenance.runs, "references": references,
+        "bibtex": "\n\n".join(r.bibtex for r in references if r.bibtex), "has_levels": _has_levels(data),
+        "fingerprints": [[(k, value_text(v)) for k, v in sorted(f.items())] for f in data.fingerprints],
+    }
+    context["warnings_title"] = plural(len(context["warnings"]), "warning").capitalize()
+    context["contents"] = _contents(context)
+    return context
+
+
+def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sections = [("result", "Result", True), ("differs", "What differs", True), ("scores-h", "Scores", True),
+                ("difficulty-h", "By difficulty", context["by_difficulty"]), ("curves-h", "Learning curves", context["final_loss"]),
+                ("mixtures-h", "Mixtures", context["mixtures"]), ("samples-h", "What the models wrote", context["samples"]),
+                ("methods-h", "Methods", True), ("provenance-h", "Where numbers come from", True)]
+    return [(ident, name) for ident, name, there in sections if there]
+
+
+class _Provenance:
+    """Numbers the estimates in reading order and links each to the runs it was computed from."""
+
+    def __init__(self, data: ReportData) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.runs = [{"name": f"R{i + 1}", "target": f"r{i + 1}", "condition": r.condition, "seed": r.seed,
+                      "level": level_text(r.level), "benchmark": r.benchmark, "node": r.node, "key": r.key}
+                     for i, r in enumerate(data.runs)]
+        self._links: dict[str, list[dict[str, str]]] = {}
+        for run, row in zip(data.runs, self.runs, strict=True):
+            for name in dict.fromkeys((run.id, run.node, run.key)):
+                if name:
+                    self._links.setdefault(name, []).append({"name": row["name"], "target": row["target"]})
+
+    def add(self, what: str, row: Finding | Score) -> int:
+        """Record one estimate and return its number."""
+        signed = isinstance(row, Finding)
+        percent = is_binary(row) if isinstance(row, Finding) else row.binary
+        runs = [link for run in row.runs for link in self._links.get(run, [{"name": run, "target": ""}])]
+        self.rows.append({
+            "number": len(self.rows) + 1, "what": what, "estimate": number(row.estimate, sign=signed, percent=percent),
+            "interval": interval(row.low, row.high, sign=signed, percent=percent), "seeds": seeds_text(row.seeds), "n_items": amount(row.n_items),
+            "n_clusters": amount(row.n_clusters), "runs": runs or [{"name": MISSING, "target": ""}]})
+        return len(self.rows)
+
+
+def _contrast(contrast: Finding, data: ReportData, provenance: _Provenance) -> dict[str, Any]:
+    benchmark, metric = contrast_measure(contrast)
+    kind, word = DECISIONS.get(contrast.decision, ("open", contrast.decision or MISSING))
+    p = f"p = {p_value(contrast.p_holm)} (Holm)".replace("= <", "<") if contrast.p_holm is not None else ""
+    percent = is_binary(contrast)
+    measure = _measure(metric, benchmark, "points" if percent else contrast.unit)
+    return {
+        "label": contrast_label(contrast), "primary": bool(data.primary) and contrast.id == data.primary, "measure": measure,
+        "estimate": number(contrast.estimate, sign=True, percent=percent),
+        "interval": interval(contrast.low, contrast.high, sign=True, percent=percent), "unit": "points" if percent else "",
+        "p": p, "p_holm": p_value(contrast.p_holm), "mde": number(contrast.mde, percent=percent) if contrast.mde is not None else "",
+        "seeds": seeds_text(contrast.seeds), "n_items": amount(contrast.n_items), "decision_class": kind, "decision_word": word,
+        "decision": f"Decision by the declared rule: {word}." if contrast.decision else "",
+        "number": provenance.add(f"Contrast {contrast_label(contrast)}, {measure}", contrast)}
+
+
+def _score(score: Score, data: ReportData, provenance: _Provenance) -> dict[str, Any]:
+    measure = _measure(score.metric, score.benchmark, "%" if score.binary else "")
+    what = f"{series_label(score.condition, score.level)}, {measure}"
+    what += "" if score.difficulty is None else f", difficulty {score.difficulty}"
+    return {
+        "condition": score.condition, "mark": _mark(score.condition, data), "level": level_text(score.level), "measure": measure,
+        "difficulty": score.difficulty, "seen": {True: "yes", False: "no", None: "some"}[score.seen],
+        "estimate": number(score.estimate, percent=score.binary),
+        "interval": interval(score.low, score.high, percent=score.binary), "seeds": seeds_text(score.seeds),
+        "per_seed": "  ".join(number(v, percent=score.binary) for v in score.per_seed) or MISSING, "n_items": amount(score.n_items),
+        "n_missing": amount(score.n_missing), "number": provenance.add(what, score)}
+
+
+def _measure(metric: str, benchmark: str, unit: str) -> str:
+    words = metric.replace("_", " ") + (f", {benchmark}" if benchmark else "")
+    return f"{words} ({unit})" if unit and unit != metric else words
+
+
+def _mark(condition: str, data: ReportData) -> str:
+    """Return the condition's marker as a small inline drawing, hidden from screen readers (its name stands beside it)."""
+    colour, shape = mark(styles(data)[condition]) if condition in styles(data) else ("c6", "circle")
+    canvas = Canvas(14, 14)
+    canvas.marker(shape, 7, 7, cls=colour, size=4.5)
+    return f'<svg class="mark" viewBox="0 0 14 14" aria-hidden="true">{"".join(canvas.parts)}</svg>'
+
+
+def _no_primary(data: ReportData) -> str:
+    if data.primary:
+        return f"The primary contrast {data.primary} could not be computed."
+    return "This study declares no primary contrast."
+
+
+def _basis(data: ReportData) -> dict[str, str]:
+    primary = data.primary_contrast()
+    overall = [s for s in data.scores if s.difficulty is None]
+    seeds = primary.seeds if primary else tuple(sorted({x for s in overall for x in s.seeds})) or data.seeds
+    items = primary.n_items if primary else max((s.n_items for s in overall), default=0)
+    clusters = primary.n_clusters if primary else max((s.n_clusters for s in overall), default=0)
+    detail = f"Seeds {seeds_text(seeds)}" if seeds else "No seed has finished"
+    detail += f"; {plural(clusters, 'cluster')} of items" if clusters and clusters != items else "; items are distinct" if items else ""
+    return {"main": f"{plural(len(seeds), 'seed')} \u00d7 {plural(items, 'item')}", "detail": detail}
+
+
+def _warnings(data: ReportData) -> list[str]:
+    own = [f"{contrast_label(c)}: {w}" for c in (*data.contrasts, *data.notes) for w in c.warnings]
+    missing = sum(s.n_missing for s in data.scores if s.difficulty is None)
+    lost = [f"{plural(missing, 'verdict')} could not be measured; they are left out of the means and counted in the score table."]
+    return list(dict.fromkeys((*data.warnings, *own, *(lost if missing else ()))))
+
+
+def _has_levels(data: ReportData) -> bool:
+    return any(level_text(row.level) for rows in (data.scores, data.curves, data.mixtures, data.runs) for row in rows)
+
+
+def _final_loss(data: ReportData) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str, str], list[Any]] = {}
+    for curve in data.curves:
+        if curve.points:
+            groups.setdefault((curve.stage, curve.level, curve.condition), []).append(curve)
+    rows = []
+    for (stage, level, condition), curves in groups.items():
+        points = median_curve(curves) or curves[0].points
+        last = [c.points[-1][1] for c in curves]
+        rows.append({"condition": condition, "mark": _mark(condition, data), "level": level_text(level), "stage": stage or MISSING,
+                     "steps": amount(points[-1][0]), "first": number(points[0][1]), "half": number(points[len(points) // 2][1]),
+                     "last": number(points[-1][1]), "range": f"{number(min(last))} to {number(max(last))}",
+                     "seeds": seeds_text(c.seed for c in curves)})
+    return rows
+
+
+def _mixtures(data: ReportData) -> list[dict[str, Any]]:
+    totals: dict[tuple[str, str, str], float] = {}
+    for m in data.mixtures:
+        key = (m.condition, m.level, m.stage)
+        totals[key] = totals.get(key, 0.0) + m.realised
+    return [{"condition": m.condition, "mark": _mark(m.condition, data), "level": level_text(m.level), "stage": m.stage,
+             "source": m.source, "planned": amount(m.planned), "realised": amount(m.realised), "unit": m.unit.replace("_", " "),
+             "share": f"{100 * m.realised / (totals[(m.condition, m.level, m.stage)] or 1):.1f} %", "worst": amount(m.worst_block),
+             "seeds": seeds_text(m.seeds)} for m in data.mixtures]
+
+
+def _shown(shown: Shown, data: ReportData) -> dict[str, Any]:
+    unit = f" {shown.difficulty_unit}" if shown.difficulty_unit else ""
+    meta = [shown.benchmark, f"difficulty {shown.difficulty}{unit}" if shown.difficulty is not None else "",
+            "may occur in training" if shown.seen else ""]
+    passed = sum(o.status == "pass" for o in shown.outputs)
+    prompt, more = clip(shown.prompt, MAX_OUTPUT_CHARACTERS)
+    return {"item": shown.item, "meta": ", ".join(m for m in meta if m), "prompt": prompt + (f"\n\u2026 {more} more characters" if more else ""),
+            "gold": clip(shown.gold, MAX_OUTPUT_CHARACTERS)[0], "tally": f"{passed} of {len(shown.outputs)} pass",
+            "outputs": [_output(o, data) for o in shown.outputs]}
+
+
+def _output(output: Output, data: ReportData) -> dict[str, Any]:
+    raw, more = clip(output.raw, MAX_OUTPUT_CHARACTERS)
+    kind = "pass" if output.status == "pass" else "fail" if output.status == "fail" else "other"
+    sign = {"pass": "\u2713", "fail": "\u2717"}.get(kind, "\u2022")
+    score = f" ({output.metric.replace('_', ' ')} {number(output.score)})" if output.score is not None and output.score not in (0, 1) else ""
+    return {"name": f"{series_label(output.condition, output.level)}, seed {output.seed}", "mark": _mark(output.condition, data),
+            "raw": raw or "(nothing)", "more": f"{more:,}" if more else "", "extracted": clip(output.extracted, 300)[0],
+            "detail": clip(output.detail, 300)[0], "kind": kind, "verdict": f"{sign} {output.status.replace('_', ' ')}{score}"}
+
+
+def _samples_note(data: ReportData) -> str:
+    total = f" of {amount(data.samples_total)}" if data.samples_total else ""
+    return (f"{plural(len(data.samples), 'item')}{total}, picked evenly over difficulty, each with the raw output of every condition. "
+            "The full outputs are in the evaluation artifacts named below.")
+
+
+def _licence(row: Mapping[str, Any]) -> dict[str, str]:
+    count = row.get("n_examples")
+    return {"source": str(row.get("source", "")), "licence": str(row.get("licence") or "not stated"),
+            "n_examples": amount(count) if isinstance(count, (int, float)) else MISSING, "origin": str(row.get("origin") or MISSING)}
