@@ -202,9 +202,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Train a tokenizer on the texts of every input folder's examples.parquet and write it to `out`.
 
-    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names], {input: [names]} or
-    None}. With formats, the texts are those of all segments each format yields (template text included, markers excluded);
-    without, all text fields of the examples.
+    `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names], {input:
+    [names]} or None}. With formats, the texts are those of all segments each format yields (template text included,
+    markers excluded); without, all text fields of the examples.
 
     Raises:
         StudyError: unknown kind or a vocabulary too small for its fixed tokens.
@@ -232,7 +232,8 @@ def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
 class _Texts:
     """One pass over the training texts, counted."""
 
-    def __init__(self, inputs: Mapping[str, Path], formats: Sequence[str] | Mapping[str, Sequence[str]] | None, ctx: StepContext) -> None:
+    def __init__(self, inputs: Mapping[str, Path], formats: Sequence[str] | Mapping[str, Sequence[str]] | None,
+                 ctx: StepContext) -> None:
         self.count = self.characters = 0
         self._inputs, self._formats, self._ctx = inputs, formats, ctx
 

@@ -1,7 +1,9 @@
-"""A cell of turns (ShareGPT `from`/`value` or `role`/`content` messages with tool calls) -> Turns, or the reason it is bad.
+"""A cell of turns (ShareGPT `from`/`value` or messages `role`/`content` with tool calls) -> Turns, or why it is bad.
 
-Function calls are what the assistant wrote, so they become assistant text: one JSON object {"name", "arguments"} per line.
-Results of tools are tool turns. Validity: papers.md section 1.2.1. Not covered: images and other parts without text.
+Function calls are what the assistant wrote, so they become assistant text: one JSON line {"name", "arguments"} each.
+Results of tools are tool turns. Validity (data step of Zhang et al. 2024): not empty, starts with the user after an
+optional system turn, strictly alternating; tool turns may follow the assistant. Not covered: images and other parts
+without text.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ ROLES: dict[str, Role] = {
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool", "function_response": "tool",
     "tool_response": "tool",
 }
-_FOLLOWS: dict[str, tuple[str, ...]] = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool")}
+_FOLLOWS = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool"), "system": ()}
 
 
 class BadRow(ValueError):

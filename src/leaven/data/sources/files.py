@@ -1,7 +1,8 @@
 """A dataset file -> examples.parquet + report.json: every row is kept or counted with its reason.
 
-rows.py reads the rows, shapes.py says what they mean; this step keeps the books: rows_read = rows_kept + bad rows. Ids are
-row numbers (content-independent, so that an edited row keeps its id). Not covered: deduplication and filters, downloads.
+rows.py reads the rows, shapes.py says what the columns mean, convert.py makes examples; this step keeps the books:
+rows_read = rows_kept + bad rows. Ids are row numbers (content-independent: an edited row keeps its id).
+Not covered: deduplication and filters (dedupe.py), downloads.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from leaven.core.step import StepContext, step
 from leaven.core.tables import write_examples
 from leaven.core.types import Example
 from leaven.data.sources.conversations import BadRow
+from leaven.data.sources.convert import to_example
 from leaven.data.sources.rows import RawRow, read_rows
-from leaven.data.sources.shapes import Columns, resolve, to_example
+from leaven.data.sources.shapes import Columns, resolve
 from leaven.errors import DataError
 
 _HEADS = 20
@@ -47,11 +49,11 @@ class _Books:
 def load_file(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Read `inputs["file"]` into `out`/examples.parquet and write `out`/report.json.
 
-    `spec`: name (source), shape ("auto" or a name of shapes.SHAPES), fields ({our field: column} | None), limit (rows read
-    at most | None), licence, domain, on_bad_row ("count" | "error").
+    `spec`: name (source), shape ("auto" or a name of shapes.SHAPES), fields ({our field: column} | None), limit (rows
+    read at most | None), licence, domain, on_bad_row ("count" | "error").
 
     Raises:
-        DataError: the file cannot be read, its shape not be told, a row is bad under on_bad_row "error", or all rows are bad.
+        DataError: the file cannot be read, its shape cannot be told, a row is bad under on_bad_row "error", or all are.
     """
     path = Path(inputs["file"])
     strict = spec.get("on_bad_row", "count")
@@ -62,8 +64,8 @@ def load_file(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
     heads = list(islice(rows, _HEADS))
     objects = [r.value for r in heads if isinstance(r.value, Mapping)]
     if not objects:
-        raise DataError(f"{where}: expected rows that are objects, found {_first_problem(heads)}; write one JSON object "
-                        "per line, or name the right file")
+        raise DataError(f"{where}: expected rows that are objects, found {_first_problem(heads)}; write one JSON "
+                        "object per line, or name the right file")
     columns = resolve(objects, spec.get("shape") or "auto", spec.get("fields"), where)
     books = _Books()
     write_examples(out / "examples.parquet", _examples(chain(heads, rows), columns, spec, books, ctx, where))
@@ -91,8 +93,8 @@ def _examples(rows: Iterator[RawRow], columns: Columns, spec: Mapping[str, Any],
             example = to_example(row.value, row.number, columns, **facts)
         except BadRow as error:
             if spec.get("on_bad_row") == "error":
-                raise DataError(f"{where}: {row.where}: {error}. The row starts {row.start!r}. Mend it, or count bad rows "
-                                "instead with on_bad_row: count") from error
+                raise DataError(f"{where}: {row.where}: {error}. The row starts {row.start!r}. Mend it, or "
+                                "count bad rows instead with on_bad_row: count") from error
             books.refuse(row, str(error))
             continue
         books.kept += 1

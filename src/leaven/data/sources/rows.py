@@ -1,8 +1,8 @@
 """A data file (JSONL, JSON, Parquet, each also gzipped) -> its raw rows, one by one, with where each one stood.
 
 The content decides over the suffix: gzip and Parquet are known by their magic bytes, JSON documents by their first
-character. JSONL is streamed; a JSON document and a Parquet file are read whole. A row that cannot be parsed is yielded with
-its problem instead of being skipped, so that every line of the file is accounted for.
+character. JSONL is streamed; a JSON document and a Parquet file are read whole. A row that cannot be parsed is yielded
+with its problem instead of being skipped, so that every line of the file is accounted for.
 Not covered: what the columns mean (shapes.py), CSV, archives of several files.
 """
 
@@ -28,7 +28,7 @@ _CONVERSATIONS = ("conversations", "messages")
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """Row `number` (from 0; blank lines are no rows) found at `where`; `problem` is set when `value` could not be parsed."""
+    """Row `number` (from 0; blank lines are no rows) found at `where`; `problem` says why `value` is missing, if so."""
 
     number: int
     where: str
@@ -41,7 +41,7 @@ def read_rows(path: Path, limit: int | None = None) -> Iterator[RawRow]:
     """Yield the first `limit` rows of a file in file order.
 
     Raises:
-        DataError: no such file, a folder, an empty file, damaged gzip or Parquet, a broken JSON document, no row format.
+        DataError: no such file, a folder, an empty file, damaged gzip or Parquet, a broken JSON document.
     """
     _check_file(path)
     try:
