@@ -128,7 +128,7 @@ def answer_of(question: str, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def finding_dict(finding: Finding) -> dict[str, Any]:
     """Return a finding as JSON types; numbers that JSON lacks (infinite degrees of freedom) become null."""
-    return _plain(dataclasses.asdict(finding))
+    return plain_json(dataclasses.asdict(finding))
 
 
 def _take(results: pl.DataFrame, contrast: Contrast, level: str, difficulty: int | None, fingerprints: Mapping[str, str]) -> _Taken:
@@ -241,12 +241,12 @@ def _words_of_where(where: Mapping[str, Any], difficulty: int | None) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Return JSON types, with null for numbers that are not finite."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
