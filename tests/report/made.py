@@ -54,7 +54,7 @@ def _contrasts(names: tuple[str, ...], means: dict[str, float]) -> tuple[Finding
         effect = means[treatment] - means[control]
         decision = "favours" if effect > 0.05 else "opposes" if effect < -0.05 else "inconclusive"
         rows.append(Finding(
-            id=name, kind="contrast", title=f"{treatment} \u2212 {control}", estimate=effect, low=effect - 0.059, high=effect + 0.059,
+            id=name, kind="contrast", title=f"{treatment} vs {control}: accuracy on lists", estimate=effect, low=effect - 0.059, high=effect + 0.059,
             p=0.0001, p_holm=0.0004, mde=0.042, n_items=240, n_clusters=240, seeds=SEEDS, decision=decision,
             runs=tuple(f"{n}/seed-{s}/lists" for n in (treatment, control) for s in SEEDS),
             data={"benchmark": "lists", "metric": "accuracy", "level": "{}", "binary": True}))

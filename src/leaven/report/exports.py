@@ -50,7 +50,7 @@ def flat_columns(frame: pl.DataFrame) -> pl.DataFrame:
 def contrast_table(data: ReportData) -> pl.DataFrame:
     """Return the contrasts as a table, one row each, in score units."""
     rows = [{"id": c.id, "title": c.title, "benchmark": contrast_measure(c)[0], "metric": contrast_measure(c)[1],
-             "level": str(c.data.get("level", "")), "primary": c.id == data.primary, "estimate": c.estimate, "low": c.low, "high": c.high,
+             "level": str(c.data.get("level", "")), "primary": data.is_primary(c), "estimate": c.estimate, "low": c.low, "high": c.high,
              "p": c.p, "p_holm": c.p_holm, "mde": c.mde, "n_items": c.n_items, "n_clusters": c.n_clusters, "seeds": list(c.seeds),
              "decision": c.decision, "sentence": c.sentence} for c in data.contrasts]
     numbers = ("estimate", "low", "high", "p", "p_holm", "mde")
@@ -89,7 +89,7 @@ def _errors(rows: Sequence[Any]) -> list[list[float]]:
 
 
 def _forest(data: ReportData, sheet: Any) -> None:
-    contrasts = [c for c in data.contrasts if c.estimate is not None][:60]
+    contrasts = [c for c in data.contrasts if c.estimate is not None and c.data.get("difficulty") is None][:60]
     scores = [s for s in data.scores if s.difficulty is None and s.estimate is not None][:60]
     sheet.set_size_inches(6.5, 1.6 + 0.26 * (len(contrasts) + len(scores)))
     parts = [rows for rows in (contrasts, scores) if rows]

@@ -145,6 +145,10 @@ class ReportData:
     references: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def is_primary(self, contrast: Finding) -> bool:
+        """Return whether a contrast answers the question (one for each level of what the study varies)."""
+        return bool(self.primary) and contrast.id == self.primary or bool(contrast.data.get("primary"))
+
     def primary_contrast(self) -> Finding | None:
         """Return the declared primary contrast, or None when the study declares none or it was not computed."""
         return next((c for c in self.contrasts if c.id == self.primary), None) if self.primary else None

@@ -19,7 +19,7 @@ from leaven.report.facts import Curve, ReportData, Score
 from leaven.report.svg import SHAPES, LIGHT, Canvas, spread, tick_text, ticks
 from leaven.report.wording import interval, level_text, number, plural, shorten, text_width
 
-WIDE, NARROW = 760.0, 340.0
+WIDE, NARROW = 860.0, 340.0
 MAX_ROWS = 60
 MAX_SEED_LINES = 48
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def forest_figure(data: ReportData) -> Figure | None:
     panels = _panels(data)
     if not panels:
         return None
-    contrasts = [c for c in data.contrasts if c.estimate is not None]
+    contrasts = _drawn(data)
     said = "; ".join(f"{contrast_label(c)}: {_effect_words(c)}" for c in contrasts[:8])
     text = f"Differences between conditions with 95 % intervals. {said}." if said else "Scores of the conditions with 95 % intervals."
     caption = "Marks are estimates, bars are 95 % intervals."
@@ -115,17 +115,22 @@ def forest_figure(data: ReportData) -> Figure | None:
 
 
 def contrast_label(contrast: Finding) -> str:
-    """Return the title of a contrast and, where the study varies something, its level."""
-    level = level_text(str(contrast.data.get("level", "")))
-    return contrast.title + (f" ({level})" if level else "")
+    """Return the title of a contrast without its measure, which stands beside it."""
+    benchmark, metric = contrast_measure(contrast)
+    return contrast.title.replace(f": {metric} on {benchmark}", "", 1)
+
+
+def _drawn(data: ReportData) -> list[Finding]:
+    """Return the contrasts over all items of their benchmark that could be taken, the primary ones first."""
+    drawn = [c for c in data.contrasts if c.estimate is not None and c.data.get("difficulty") is None]
+    return sorted(drawn, key=lambda c: not data.is_primary(c))
 
 
 def _panels(data: ReportData) -> list[Panel]:
     style = styles(data)
     panels = []
-    for (benchmark, metric), group in _grouped((c for c in data.contrasts if c.estimate is not None), contrast_measure).items():
-        group = sorted(group, key=lambda c: c.id != data.primary)
-        rows = tuple(Row(contrast_label(c), c.estimate or 0.0, c.low, c.high, 6, strong=c.id == data.primary and len(group) > 1,
+    for (benchmark, metric), group in _grouped(_drawn(data), contrast_measure).items():
+        rows = tuple(Row(contrast_label(c), c.estimate or 0.0, c.low, c.high, 6, strong=data.is_primary(c) and len(group) > 1,
                          band=contrast_margin(c), words=_effect_words(c)) for c in group[:MAX_ROWS])
         percent = all(is_binary(c) for c in group)
         panels.append(Panel(f"Difference in {_of(metric, benchmark)}" + (", points" if percent else ""), rows, True, percent,
@@ -187,25 +192,27 @@ def _grouped(rows: Iterable[T], key: Callable[[T], object]) -> dict[tuple[str, s
 def _draw_forest(panels: Sequence[Panel], width: float) -> Canvas:
     canvas = Canvas(width)
     y = 4.0
+    labels = min(max(text_width(r.label, bold=r.strong) for p in panels for r in p.rows) + 18, 270.0)
     for panel in panels:
-        y = _draw_panel(canvas, panel, y) + 26
+        y = _draw_panel(canvas, panel, y, labels) + 26
     canvas.height = y - 18
     return canvas
 
 
-def _draw_panel(canvas: Canvas, panel: Panel, top: float) -> float:
+def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) -> float:
     narrow = canvas.width < 500
-    label_width = min(max(text_width(r.label) for r in panel.rows) + 18, 250.0)
     left, right = (8.0, canvas.width - 8) if narrow else (label_width, canvas.width - 172)
     step = 46.0 if narrow else 30.0
     low, high = _extent(panel)
     at = _scale(low, high, left, right)
-    canvas.text(0, top + 13, shorten(panel.heading, canvas.width, 13.5), cls="strong", full=panel.heading)
+    canvas.text(0, top + 13, shorten(panel.heading, canvas.width, 13, bold=True), cls="strong", full=panel.heading)
     first = top + (28 if narrow else 24)
     bottom = first + step * len(panel.rows)
     for tick in ticks(low, high, 4 if narrow else 6):
-        canvas.line(at(tick), first, at(tick), bottom, cls="zero" if panel.zero and tick == 0 else "rule",
-                    width=1.25 if panel.zero and tick == 0 else 1)
+        zero = panel.zero and tick == 0
+        for y in range(len(panel.rows)) if narrow else (0,):
+            start = first + step * y + (21 if narrow else 0)
+            canvas.line(at(tick), start, at(tick), start + 25 if narrow else bottom, cls="zero" if zero else "rule", width=1.25 if zero else 1)
         canvas.text(at(tick), bottom + 16, tick_text(100 * tick if panel.percent else tick), cls="mute", anchor="middle")
     for i, row in enumerate(panel.rows):
         _draw_row(canvas, row, first + step * i, step, at, (low, high), left, contrast=panel.zero)
@@ -221,8 +228,8 @@ def _draw_row(canvas: Canvas, row: Row, top: float, step: float, at: Callable[[f
     colour, shape = mark(row.style)
     y = top + (step - 13 if narrow else step / 2)
     cls = "strong" if row.strong else ""
-    room = canvas.width - text_width(row.words) - 12 if narrow else left - 14
-    canvas.text(0, top + 15 if narrow else y + 4.5, shorten(row.label, room), cls=cls, full=row.label)
+    room = canvas.width - text_width(row.words, bold=row.strong) - 10 if narrow else left - 14
+    canvas.text(0, top + 15 if narrow else y + 4.5, shorten(row.label, room, bold=row.strong), cls=cls, full=row.label)
     canvas.text(canvas.width, top + 15 if narrow else y + 4.5, row.words, cls=("num " + cls).strip(), anchor="end")
     if row.band:
         a, b = max(-row.band, extent[0]), min(row.band, extent[1])
@@ -299,12 +306,13 @@ def _draw_lines(lines: Sequence[Line], axes: Axes, width: float) -> Canvas:
     canvas.text(right, bottom + 36, axes.x_name, cls="mute", anchor="end")
     _draw_series(canvas, lines, axes, at_x, at_y)
     ends = [at_y(line.points[-1][1]) for line in lines]
+    last = max(at_x(line.points[-1][0]) for line in lines) + 12
     if narrow:
         canvas.height = _legend(canvas, lines, bottom + 56)
     else:
         for line, end, y in zip(lines, ends, spread(ends, 16, top, bottom + 8), strict=True):
             colour, shape = mark(line.style)
-            canvas.line(right - 2, end, right + 12, y, cls=f"line {colour}", width=1)
+            canvas.polyline([(last, end), (max(last, right - 4), end), (right + 12, y)], cls=colour, width=1, opacity=0.6)
             canvas.marker(shape, right + 18, y, cls=colour, size=4)
             canvas.text(right + 28, y + 4.5, shorten(line.label, gutter - 26), full=line.label)
         canvas.height = bottom + 42

@@ -49,7 +49,7 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
         study=str(spec["study"]), question=str(answer.get("question") or spec["question"]), answer=str(answer["answer"]),
         version=str(spec.get("version") or ""), lock_digest=str(spec.get("lock_digest") or ""), primary=_primary(answer, findings),
         conditions=_conditions(spec), contrasts=tuple(f for f in findings if f.kind == "contrast"),
-        notes=tuple(f for f in findings if f.kind == "note"), scores=_scores(folder, results), curves=_curves(folder),
+        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings), scores=_scores(folder, results), curves=_curves(folder),
         mixtures=_mixtures(folder), samples=shown_samples(spec.get("runs", ()), inputs), samples_total=results["item"].n_unique(),
         differences=tuple((str(row["path"]), dict(row["values"])) for row in spec.get("differences", ())),
         warnings=tuple(str(w) for w in spec.get("warnings", ())), licences=tuple(dict(r) for r in spec.get("licences", ())),
@@ -76,10 +76,8 @@ def _json(path: Path) -> Any:
 
 
 def _primary(answer: Mapping[str, Any], findings: Sequence[Finding]) -> str:
-    primary = answer.get("primary")
-    if isinstance(primary, Mapping):
-        primary = primary.get("id")
-    return str(primary) if primary else next((f.id for f in findings if f.kind == "contrast" and f.data.get("primary")), "")
+    declared = next((f.id for f in findings if f.kind == "contrast" and f.data.get("primary")), "")
+    return declared or str(answer.get("finding") or "")
 
 
 def _named(rows: Any) -> tuple[dict[str, Any], ...]:

@@ -18,16 +18,16 @@ from leaven.core.step import StepContext, step
 from leaven.core.types import Finding
 from leaven.report.exports import write_exports
 from leaven.report.facts import Output, ReportData, Score, Shown
-from leaven.report.figures import contrast_label, contrast_measure, figures, is_binary, mark, median_curve, series_label, styles
+from leaven.report.figures import contrast_label, contrast_measure, difficulty_unit, figures, is_binary, mark, median_curve, series_label, styles
 from leaven.report.methods import methods
 from leaven.report.read import read_report
 from leaven.report.references import cited
 from leaven.report.svg import Canvas
-from leaven.report.wording import (MISSING, amount, clip, interval, level_text, number, p_value, plural, seeds_text, value_text)
+from leaven.report.wording import (MISSING, amount, clip, interval, level_text, number, p_value, plural, seeds_counted, seeds_text, value_text)
 
 MAX_OUTPUT_CHARACTERS = 2_000
 DECISIONS = {"favours": ("favours", "\u25b2 favours"), "opposes": ("opposes", "\u25bc opposes"),
-             "no_difference": ("open", "= no difference"), "inconclusive": ("open", "? inconclusive")}
+             "no_difference": ("open", "= no difference"), "inconclusive": ("open", "? inconclusive"), "refused": ("open", "\u00d7 refused")}
 
 
 @step(version=1)
@@ -63,12 +63,14 @@ def _template() -> Any:
 
 def _context(data: ReportData) -> dict[str, Any]:
     provenance = _Provenance(data)
-    contrasts = [_contrast(c, data, provenance) for c in data.contrasts]
+    contrasts = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is None]
+    contrasts_deep = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
     scores = [_score(s, data, provenance) for s in data.scores if s.difficulty is None]
-    by_difficulty = [_score(s, data, provenance) for s in data.scores if s.difficulty is not None]
+    by_difficulty = _by_difficulty(data, provenance)
     references = cited(data.references)
     context = {
-        "d": data, "contrasts": contrasts, "scores": scores, "by_difficulty": by_difficulty, "provenance": provenance.rows,
+        "d": data, "contrasts": contrasts, "contrasts_deep": contrasts_deep, "scores": scores, "by_difficulty": by_difficulty,
+        "score_measure": _shared_measure(scores), "contrast_measure": _shared_measure(contrasts), "provenance": provenance.rows,
         "primary": next((c for c in contrasts if c["primary"]), None), "no_primary": _no_primary(data), "basis": _basis(data),
         "warnings": _warnings(data), "figures": figures(data), "final_loss": _final_loss(data), "mixtures": _mixtures(data),
         "samples": [_shown(s, data) for s in data.samples], "samples_note": _samples_note(data), "methods": methods(data),
@@ -112,7 +114,7 @@ class _Provenance:
         runs = [link for run in row.runs for link in self._links.get(run, [{"name": run, "target": ""}])]
         self.rows.append({
             "number": len(self.rows) + 1, "what": what, "estimate": number(row.estimate, sign=signed, percent=percent),
-            "interval": interval(row.low, row.high, sign=signed, percent=percent), "seeds": seeds_text(row.seeds), "n_items": amount(row.n_items),
+            "interval": interval(row.low, row.high, sign=signed, percent=percent), "seeds": seeds_counted(row.seeds), "n_items": amount(row.n_items),
             "n_clusters": amount(row.n_clusters), "runs": runs or [{"name": MISSING, "target": ""}]})
         return len(self.rows)
 
@@ -124,12 +126,12 @@ def _contrast(contrast: Finding, data: ReportData, provenance: _Provenance) -> d
     percent = is_binary(contrast)
     measure = _measure(metric, benchmark, "points" if percent else contrast.unit)
     return {
-        "label": contrast_label(contrast), "primary": bool(data.primary) and contrast.id == data.primary, "measure": measure,
+        "label": contrast_label(contrast), "primary": data.is_primary(contrast), "difficulty": contrast.data.get("difficulty"), "measure": measure,
         "estimate": number(contrast.estimate, sign=True, percent=percent),
         "interval": interval(contrast.low, contrast.high, sign=True, percent=percent), "unit": "points" if percent else "",
         "p": p, "p_holm": p_value(contrast.p_holm), "mde": number(contrast.mde, percent=percent) if contrast.mde is not None else "",
-        "seeds": seeds_text(contrast.seeds), "n_items": amount(contrast.n_items), "decision_class": kind, "decision_word": word,
-        "decision": f"Decision by the declared rule: {word}." if contrast.decision else "",
+        "seeds": seeds_counted(contrast.seeds), "n_items": amount(contrast.n_items), "decision_class": kind, "decision_word": word,
+        "decision": f"By the declared rule: {word}." if contrast.decision else "",
         "number": provenance.add(f"Contrast {contrast_label(contrast)}, {measure}", contrast)}
 
 
@@ -141,13 +143,43 @@ def _score(score: Score, data: ReportData, provenance: _Provenance) -> dict[str,
         "condition": score.condition, "mark": _mark(score.condition, data), "level": level_text(score.level), "measure": measure,
         "difficulty": score.difficulty, "seen": {True: "yes", False: "no", None: "some"}[score.seen],
         "estimate": number(score.estimate, percent=score.binary),
-        "interval": interval(score.low, score.high, percent=score.binary), "seeds": seeds_text(score.seeds),
+        "interval": interval(score.low, score.high, percent=score.binary), "seeds": seeds_counted(score.seeds),
         "per_seed": "  ".join(number(v, percent=score.binary) for v in score.per_seed) or MISSING, "n_items": amount(score.n_items),
         "n_missing": amount(score.n_missing), "number": provenance.add(what, score)}
 
 
+def _by_difficulty(data: ReportData, provenance: _Provenance) -> list[dict[str, Any]]:
+    """Return one table per benchmark metric: a row per condition, a column per (difficulty, seen), cells with their intervals."""
+    tables: dict[tuple[str, str], list[Score]] = {}
+    for score in data.scores:
+        if score.difficulty is not None:
+            tables.setdefault((score.benchmark, score.metric), []).append(score)
+    built = []
+    for i, ((benchmark, metric), scores) in enumerate(tables.items()):
+        columns = sorted({(s.difficulty or 0, s.seen is not False) for s in scores})
+        items = {c: max(s.n_items for s in scores if (s.difficulty or 0, s.seen is not False) == c) for c in columns}
+        rows = []
+        for condition, level in dict.fromkeys((s.condition, s.level) for s in scores):
+            own = {(s.difficulty or 0, s.seen is not False): s for s in scores if (s.condition, s.level) == (condition, level)}
+            cells = [_score(own[c], data, provenance) | {"fewer": own[c].n_items != items[c]} if c in own else None for c in columns]
+            rows.append({"condition": condition, "mark": _mark(condition, data), "level": level_text(level), "cells": cells,
+                         "seeds": seeds_counted(x for s in own.values() for x in s.seeds)})
+        unit = difficulty_unit(data, benchmark)
+        built.append({"id": "by-difficulty" if i == 0 else f"by-difficulty-{i + 1}", "rows": rows,
+                      "measure": _measure(metric, benchmark, "%" if all(s.binary for s in scores) else ""),
+                      "unit": f" ({unit})" if unit else "",
+                      "columns": [{"difficulty": d, "seen": seen, "items": plural(items[(d, seen)], "item")} for d, seen in columns]})
+    return built
+
+
+def _shared_measure(rows: list[dict[str, Any]]) -> str:
+    """Return the measure that all rows have in common, so that it can stand in the caption; "" when they differ."""
+    measures = {row["measure"] for row in rows}
+    return measures.pop() if len(measures) == 1 else ""
+
+
 def _measure(metric: str, benchmark: str, unit: str) -> str:
-    words = metric.replace("_", " ") + (f", {benchmark}" if benchmark else "")
+    words = metric.replace("_", " ") + (f" on {benchmark}" if benchmark else "")
     return f"{words} ({unit})" if unit and unit != metric else words
 
 
@@ -178,9 +210,7 @@ def _basis(data: ReportData) -> dict[str, str]:
 
 def _warnings(data: ReportData) -> list[str]:
     own = [f"{contrast_label(c)}: {w}" for c in (*data.contrasts, *data.notes) for w in c.warnings]
-    missing = sum(s.n_missing for s in data.scores if s.difficulty is None)
-    lost = [f"{plural(missing, 'verdict')} could not be measured; they are left out of the means and counted in the score table."]
-    return list(dict.fromkeys((*data.warnings, *own, *(lost if missing else ()))))
+    return list(dict.fromkeys((*data.warnings, *own)))
 
 
 def _has_levels(data: ReportData) -> bool:
@@ -199,7 +229,7 @@ def _final_loss(data: ReportData) -> list[dict[str, Any]]:
         rows.append({"condition": condition, "mark": _mark(condition, data), "level": level_text(level), "stage": stage or MISSING,
                      "steps": amount(points[-1][0]), "first": number(points[0][1]), "half": number(points[len(points) // 2][1]),
                      "last": number(points[-1][1]), "range": f"{number(min(last))} to {number(max(last))}",
-                     "seeds": seeds_text(c.seed for c in curves)})
+                     "seeds": seeds_counted(c.seed for c in curves)})
     return rows
 
 
@@ -211,7 +241,7 @@ def _mixtures(data: ReportData) -> list[dict[str, Any]]:
     return [{"condition": m.condition, "mark": _mark(m.condition, data), "level": level_text(m.level), "stage": m.stage,
              "source": m.source, "planned": amount(m.planned), "realised": amount(m.realised), "unit": m.unit.replace("_", " "),
              "share": f"{100 * m.realised / (totals[(m.condition, m.level, m.stage)] or 1):.1f} %", "worst": amount(m.worst_block),
-             "seeds": seeds_text(m.seeds)} for m in data.mixtures]
+             "seeds": seeds_counted(m.seeds)} for m in data.mixtures]
 
 
 def _shown(shown: Shown, data: ReportData) -> dict[str, Any]:

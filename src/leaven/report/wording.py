@@ -58,6 +58,12 @@ def seeds_text(seeds: Iterable[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}\u2013{b}" for a, b in spans) or MISSING
 
 
+def seeds_counted(seeds: Iterable[int]) -> str:
+    """Return how many seeds and which: "4 (0-3)" with an en dash."""
+    chosen = set(seeds)
+    return f"{len(chosen)} ({seeds_text(chosen)})" if chosen else MISSING
+
+
 def plural(n: int, noun: str, many: str = "") -> str:
     """Return "1 seed", "4 seeds"."""
     return f"{n:,} {noun if n == 1 else many or noun + 's'}"
@@ -89,20 +95,27 @@ def value_text(value: object) -> str:
     return str(value)
 
 
-def text_width(text: str, size: float = 13) -> float:
-    """Return a generous estimate of the width of `text` in px at font size `size`; wide (CJK) characters count one em."""
-    return sum(size * (1.0 if unicodedata.east_asian_width(c) in "WF" else 0.3 if c in "iljtf.,:;|![]() '" else 0.58)
-               for c in text if not unicodedata.combining(c))
+def text_width(text: str, size: float = 13, *, bold: bool = False) -> float:
+    """Return a generous estimate of the width of `text` in px at font size `size`, for the wider of the usual system fonts."""
+    return size * (1.1 if bold else 1.0) * sum(_ems(c) for c in text if not unicodedata.combining(c))
 
 
-def shorten(text: str, width: float, size: float = 13) -> str:
+def _ems(character: str) -> float:
+    if unicodedata.east_asian_width(character) in "WF":
+        return 1.0
+    if character in "mwMW@%":
+        return 0.9
+    return 0.36 if character in "iljtf.,:;|![]() '" else 0.68 if character.isupper() else 0.61
+
+
+def shorten(text: str, width: float, size: float = 13, *, bold: bool = False) -> str:
     """Return `text`, cut in its middle with an ellipsis so that it fits `width` px (ends of long names tell them apart)."""
-    if text_width(text, size) <= width:
+    if text_width(text, size, bold=bold) <= width:
         return text
     for keep in range(len(text) - 1, 1, -1):
         head = (keep + 1) // 2
         cut = text[:head].rstrip() + "\u2026" + text[len(text) - (keep - head):].lstrip()
-        if text_width(cut, size) <= width:
+        if text_width(cut, size, bold=bold) <= width:
             return cut
     return "\u2026"
 
