@@ -58,14 +58,22 @@ def test_enumerations_are_complete_whole_in_both_splits_and_marked():
         found = list(generate("list_program", [1, 2], 72, 3, split))
         assert len({e.question for e in found}) == 8 + 64
         assert all(e.meta == {"enumerated": True} for e in found)
-    deeper = [list(generate("list_program", [3], n, 0, split)) for split, n in (("train", 440), ("test", 72))]
-    assert len({e.question for part in deeper for e in part}) == 8**3
-    assert not any(e.meta for part in deeper for e in part)
+    everything = [p.question for p in FAMILIES["list_program"].enumerate(3)]
+    assert len(set(everything)) == 8**3
+    for split in ("train", "test"):
+        expected = {question for question in everything if split_of(question) == split}
+        found = list(generate("list_program", [3], len(expected), 0, split))
+        assert {e.question for e in found} == expected
+        assert not any(e.meta for e in found)
 
 
 def test_asking_for_more_than_exists_says_how_many_do():
-    with pytest.raises(DataError, match=r"found 144 \(8 at 1, 64 at 2, 72 at 3\)"):
-        list(generate("list_program", [1, 2, 3], 145, 0, "test"))
+    held_out = sum(split_of(p.question) == "test" for p in FAMILIES["list_program"].enumerate(3))
+    assert len(list(generate("list_program", [1, 2, 3], 72 + held_out, 0, "test"))) == 72 + held_out
+    with pytest.raises(DataError, match=rf"found {72 + held_out} \(8 at 1, 64 at 2, {held_out} at 3\)"):
+        list(generate("list_program", [1, 2, 3], 73 + held_out, 0, "test"))
+    with pytest.raises(DataError, match="found .* at 1"):
+        list(generate("first_letters", [1], 5000, 0, "test"))
 
 
 def test_unknown_names_are_refused_with_what_exists():

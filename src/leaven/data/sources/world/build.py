@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -86,7 +87,8 @@ def generate(family: str, difficulties: Sequence[int] | None, n: int, seed: int,
                 open_levels.remove(level)
     if missing:
         raise DataError(f"world: expected {n} distinct {split} problems of {family} at difficulties {levels}, "
-                        f"found {n - missing} ({', '.join(f'{len(v)} at {k}' for k, v in taken.items())}); lower n or add difficulties")
+                        f"found {n - missing} ({', '.join(f'{len(v)} at {k}' for k, v in taken.items())}); "
+                        "lower n or add difficulties")
     for level in levels:
         yield from taken[level]
 
@@ -121,13 +123,18 @@ def _distinct(family: Family, difficulty: int, seed: int, split: Split) -> Itera
     misses = 0
     while misses < STALL:
         problem = family.generate(random, difficulty)
-        if problem.question in seen:
+        if problem.question in seen or (family.answers == "open" and names_answer(problem)):
             misses += 1
             continue
         seen.add(problem.question)
         misses = 0
         if split_of(problem.question) == split:
             yield _example(family, difficulty, problem, enumerated=False)
+
+
+def names_answer(problem: Problem) -> bool:
+    """Return whether the answer stands in the question as a word or number of its own (copying would then solve it)."""
+    return re.search(rf"(?<!\w){re.escape(problem.answer)}(?!\w)", problem.question) is not None
 
 
 def _example(family: Family, difficulty: int, problem: Problem, *, enumerated: bool) -> Example:

@@ -51,3 +51,24 @@ class Family:
     difficulties: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     answers: Literal["open", "choice"] = "open"
     enumerate: Callable[[int], Iterator[Problem] | None] = no_enumeration
+
+
+def computed(question: str, steps: list[str], code: list[str], answer: str | int, group: str = "") -> Problem:
+    """Return a problem whose program `solve()` computes the answer.
+
+    Args:
+        question: the whole question.
+        steps: one line of thought per step; "The answer is ..." is added.
+        code: the lines of the body of `solve`, unindented; its return value equals `answer`.
+        answer: text, or a number for programs that return one.
+        group: see Problem.
+    """
+    return Problem(
+        question=question,
+        thought="\n".join([*steps, f"The answer is {answer}."]),
+        code="\n".join(["def solve():", *(f"    {line}" for line in code)]),
+        answer=str(answer),
+        tests=(f"assert solve() == {answer!r}",),
+        entry_point="solve",
+        group=group,
+    )

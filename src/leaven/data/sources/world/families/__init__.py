@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from leaven.data.sources.world.families import list_programs
+from leaven.data.sources.world.families import arithmetic, kinship, list_programs, logical, programs, symbolic
 from leaven.data.sources.world.family import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for module in (list_programs,) for family in module.FAMILIES}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for module in (list_programs, programs, symbolic, logical, kinship, arithmetic)
+    for family in module.FAMILIES
+}

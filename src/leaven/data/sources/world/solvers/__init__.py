@@ -8,8 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from leaven.data.sources.world.solvers import list_programs
+from leaven.data.sources.world.solvers import arithmetic, kinship, list_programs, logical, programs, symbolic
 
-SOLVERS: dict[str, Callable[[str], str]] = {
-    "list_program": list_programs.list_program,
+Solver = Callable[[str], str]
+
+SOLVERS: dict[str, Solver] = {
+    solver.__name__: solver
+    for solver in (
+        list_programs.list_program,
+        programs.number_pipeline, programs.text_pipeline, programs.accumulator, programs.branching,
+        symbolic.first_letters, symbolic.last_letters, symbolic.reverse_words, symbolic.coin_flip,
+        symbolic.tracking_swaps, symbolic.letter_edits,
+        logical.deduction, logical.induction, logical.rule_chain, logical.ordering, logical.web_of_lies,
+        kinship.kinship,
+        arithmetic.word_problem, arithmetic.comparison, arithmetic.variables, arithmetic.clock, arithmetic.shopping,
+        arithmetic.remainders,
+    )
 }
