@@ -20,6 +20,7 @@ import polars as pl
 
 from leaven.analysis.contrasts import Paired, UnequalSeeds, pair
 from leaven.analysis.effect import Effect
+from leaven.analysis.findings import plain_json
 from leaven.analysis.result_files import ScoreFile, read_scores
 from leaven.analysis.rule import Answer, Direction, amount, decide, direction_of
 from leaven.analysis.stats import Interval, McNemar, mcnemar, wilson
@@ -48,8 +49,6 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types."""
-        from leaven.analysis.findings import plain_json
-
         return plain_json(dataclasses.asdict(self))
 
     def lines(self) -> list[str]:

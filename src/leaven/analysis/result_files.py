@@ -58,19 +58,23 @@ def read_scores(path: Path, *, item: str | None = None, metric: str | None = Non
     sample_column = next((c for c in SAMPLE_COLUMNS if c in rows[0] and c not in (item_column, score_column)), None)
     if cluster is not None and cluster not in rows[0]:
         raise DataError(f"{path}: no cluster column {cluster!r}; found {_names(rows)}.{did_you_mean(cluster, _names(rows))}")
-    out, counts = [], {}
+    out: list[Row] = []
+    counts: dict[str, int] = {}
+    samples: set[tuple[str, str]] = set()
     for number, row in enumerate(rows, 1):
         name = row.get(item_column)
         if name is None or isinstance(name, dict | list):
             raise DataError(f"{path}: row {number}: expected an id in {item_column!r}, found {name!r}")
         name = str(name)
         counts[name] = counts.get(name, 0) + 1
+        samples.add((name, str(row.get(sample_column)) if sample_column else ""))
         out.append({"item": name, "index": counts[name] - 1, "cluster": str(row[cluster]) if cluster and row.get(cluster) is not None else "",
                     "score": parse_score(row.get(score_column), f"{path}: row {number} (item {name!r}): {score_column}")})
     twice = [n for n, c in counts.items() if c > 1]
-    if twice and sample_column is None:
-        raise DataError(f"{path}: expected each {item_column} once, found {len(twice)} repeated (e.g. {twice[:3]}). Add a sample index column "
-                        f"({', '.join(SAMPLE_COLUMNS[:3])}) to average over samples, or name another id column with --item")
+    if len(samples) < len(out):
+        each = f"each {item_column}" + (f" and {sample_column}" if sample_column else "")
+        raise DataError(f"{path}: expected {each} once, found {len(twice)} ids repeated (e.g. {twice[:3]}). Keep one model and seed per file; add a "
+                        f"sample index column ({', '.join(SAMPLE_COLUMNS[:3])}) to average over samples, or name another id column with --item")
     frame = pl.DataFrame(out, schema={"item": pl.String, "index": pl.Int32, "cluster": pl.String, "score": pl.Float64}, orient="row")
     return ScoreFile(path, frame, item_column, score_column)
 

@@ -77,21 +77,17 @@ def decide(effect: Effect, *, treatment: str, control: str, measure: str, margin
 def _sentence(effect: Effect, decision: Decision, treatment: str, control: str, measure: str, margin: float, declared: bool,
               direction: Direction, p_holm: float | None, family: int, mde: float) -> str:
     """Return the answer in plain English with every number a reader needs to judge it."""
-    more = "higher" if effect.estimate > 0 else "lower"
     levels = f"{amount(effect.mean_treatment, effect.binary)} against {amount(effect.mean_control, effect.binary)}"
-    size = difference(effect.estimate, effect.binary)
-    verb = {"higher": "raises", "lower": "lowers"}[more]
     named = "the declared margin of" if declared else "a margin of"
+    lower = ", lower is better" if direction == "lower" else ""
+    signed = _number(effect.estimate, effect.binary) + (" points" if effect.binary else "")
     head = {
-        "favours": f"Yes: {treatment} {verb} {measure} over {control}, {levels}, by {size}",
-        "opposes": f"No, the opposite: {treatment} {verb} {measure} compared with {control}, {levels}, by {size}",
+        "favours": f"{treatment} does better than {control} in {measure}: {levels}{lower}, {signed}",
+        "opposes": f"{treatment} does worse than {control} in {measure}: {levels}{lower}, {signed}",
         "no_difference": f"No difference beyond {named} {difference(margin, effect.binary)} between {treatment} and {control} "
-                         f"in {measure} ({levels}), {_signed(effect.estimate, effect.binary)}",
-        "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure} ({levels}), "
-                        f"{_signed(effect.estimate, effect.binary)}",
+                         f"in {measure}: {levels}, {signed}",
+        "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure}: {levels}, {signed}",
     }[decision]
-    if direction == "lower" and decision in ("favours", "opposes"):
-        head += f" (lower is better)"
     tail = f"{_p_text(effect.p, p_holm, family)}; {_base(effect)}."
     if decision == "inconclusive":
         tail = tail[:-1] + f"; this study finds differences of {difference(mde, effect.binary)} or more with 80 % power."
@@ -107,11 +103,6 @@ def amount(value: float, binary: bool) -> str:
 def difference(value: float, binary: bool) -> str:
     """Return the size of a difference without its sign: percentage points for pass rates, the number otherwise."""
     return f"{100 * abs(value):.1f} points" if binary else f"{abs(value):.3g}"
-
-
-def _signed(value: float, binary: bool) -> str:
-    """Return a difference with its sign."""
-    return f"difference {_number(value, binary)}" + (" points" if binary else "")
 
 
 def _number(value: float, binary: bool) -> str:
