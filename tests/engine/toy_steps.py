@@ -73,6 +73,7 @@ def slow(spec, inputs, out: Path, ctx) -> None:
 @step(version=1)
 def stubborn(spec, inputs, out: Path, ctx) -> None:
     """Never look at the stop flag."""
+    print("listening to nobody", flush=True)
     time.sleep(spec["seconds"])
     (out / "text.txt").write_text("at last")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leaven.core.hashing import digest
-from leaven.engine.store import Store, folder_bytes, remove, write_json
+from leaven.engine.store import Store, folder_bytes, follow, remove, write_json
 from leaven.errors import RefusedError
 
 
@@ -52,7 +52,7 @@ class Root:
             return
         for link in self.old_links - links:
             place = self.run_dir / link
-            if place.is_symlink() or place.is_file():
+            if (place.is_symlink() or place.is_file()) and self.path.parent.parent in follow(place).parents:
                 place.unlink()
         self._write(self.keys, links)
 
@@ -80,7 +80,7 @@ def collect(store: Store, *, dry_run: bool = True, work_days: float = 7.0) -> Ga
              for key in raw.get("keys", [])}
     oldest = time.time() - work_days * 86400
     artifacts = [key for key in store.keys() if key not in named]
-    work = [p for p in sorted((store.root / "work").glob("*")) if p.name.startswith("trash-") or p.stat().st_mtime < oldest]
+    work = [p for p in sorted((store.root / "work").glob("*")) if p.name.startswith("trash-") or _touched(p) < oldest]
     size = sum(folder_bytes(store.path(key)) for key in artifacts) + sum(folder_bytes(p) for p in work)
     if not dry_run:
         with store.in_use(alone=True) as alone:
@@ -90,7 +90,14 @@ def collect(store: Store, *, dry_run: bool = True, work_days: float = 7.0) -> Ga
                 store.discard(key)
             for path in work:
                 remove(path)
+            for lock in (store.root / "locks").glob("?" * 64):  # nobody holds one while the store is ours alone
+                remove(lock)
     return Garbage(tuple(artifacts), tuple(p.name for p in work), size, removed=not dry_run)
+
+
+def _touched(folder: Path) -> float:
+    """Return when anything in a folder was last written, seconds since 1970."""
+    return max(p.stat().st_mtime for p in [folder, *folder.rglob("*")])
 
 
 def _read(path: Path) -> dict[str, list[str]]:

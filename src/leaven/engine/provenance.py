@@ -50,7 +50,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+SECRET_NAME = re.compile(r"KEY|TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 SECRET_SHAPES = re.compile(
     r"\b(?:sk|hf|ghp|gho|ghs|glpat|xox[abp]|github_pat)[-_][A-Za-z0-9_\-]{16,}"  # tokens of services with a known prefix
     r"|\bAKIA[0-9A-Z]{16}\b"
@@ -65,6 +65,11 @@ def secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if SECRET_NAME.search(name)}
 
 
+def secret_values(environ: Mapping[str, str]) -> set[str]:
+    """Return what must not be shown: the lines (logs are redacted by line) of all secrets, if long enough to be recognised."""
+    return {line for value in secrets(environ).values() for line in value.splitlines() if len(line) >= MIN_SECRET_CHARS}
+
+
 def worker_environ(environ: Mapping[str, str], pass_env: tuple[str, ...] = ()) -> dict[str, str]:
     """Return the environment without secrets, except those that the runtime names in `pass_env`."""
     hidden = secrets(environ).keys() - set(pass_env)
@@ -73,7 +78,7 @@ def worker_environ(environ: Mapping[str, str], pass_env: tuple[str, ...] = ()) -
 
 def redactor(environ: Mapping[str, str]) -> Callable[[str], str]:
     """Return a function that replaces secrets in a text: the values of secret variables, and what is shaped like a known token."""
-    values = sorted({v for v in secrets(environ).values() if len(v) >= MIN_SECRET_CHARS}, key=len, reverse=True)
+    values = sorted(secret_values(environ), key=len, reverse=True)
     known = re.compile("|".join(map(re.escape, values))) if values else None
 
     def redact(text: str) -> str:
@@ -82,9 +87,13 @@ def redactor(environ: Mapping[str, str]) -> Callable[[str], str]:
     return redact
 
 
-def secret_field(value: Any, values: tuple[str, ...], where: str = "spec") -> str:
-    """Return the first field whose text contains one of the secret `values`, "" when none does."""
-    return next((field for field, leaf in leaves(value, where) if isinstance(leaf, str) and any(v in leaf for v in values)), "")
+def redact_all(value: Any, redact: Callable[[str], str]) -> Any:
+    """Return a plain value with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {name: redact_all(inner, redact) for name, inner in value.items()}
+    return [redact_all(inner, redact) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def leaves(value: Any, where: str = "spec") -> Iterator[tuple[str, Any]]:

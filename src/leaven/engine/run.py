@@ -24,7 +24,7 @@ from leaven.engine.estimate import History, recipe_of, sources_of
 from leaven.engine.executors import Executor, Report, Task, TaskInput
 from leaven.engine.executors.local import LocalExecutor, cores
 from leaven.engine.graph import FileInput, Node, descendants, in_order
-from leaven.engine.provenance import MIN_SECRET_CHARS, redactor, secret_field, secrets, worker_environ
+from leaven.engine.provenance import leaves, redactor, secret_values, worker_environ
 from leaven.engine.status import Event, Record, State
 from leaven.engine.store import Manifest, Recipe, Store, place_link
 from leaven.errors import LeavenError, StudyError
@@ -111,12 +111,16 @@ class _Track:
     retry_at: float = 0.0
     rebuilds: int = 0
 
-    def left_s(self) -> float:
-        """Return the expected seconds of work left, 0 when unknown or finished."""
+    def left_s(self) -> float | None:
+        """Return the expected seconds of work left, None when nobody knows."""
+        if self.state not in ("running", "waiting"):
+            return 0.0
         if self.state == "running":
             spent, (done, total, _) = time.monotonic() - self.started, self.progress
-            return spent * (total - done) / done if total > 0 and done > 0.02 * total else max(0.0, self.expected_s - spent)
-        return self.expected_s if self.state == "waiting" else 0.0
+            if total > 0 and done > 0.02 * total:
+                return spent * max(0.0, total - done) / done
+            return max(0.0, self.expected_s - spent) if self.expected_s else None
+        return self.expected_s or None
 
 
 @dataclass(slots=True)
@@ -248,7 +252,7 @@ class _Run:
         if report.outcome == "progress":
             track.progress = (report.done, report.total, report.note)
             self.record.event("progress", node=track.node.id, done=report.done, total=report.total, note=report.note,
-                              eta_s=round(track.left_s(), 1), run_eta_s=self._eta_s())
+                              eta_s=_rounded(track.left_s()), run_eta_s=self._eta_s())
         elif report.outcome in ("done", "cached"):
             manifest = self.store.lookup(track.key)
             if manifest is None:
@@ -256,6 +260,9 @@ class _Run:
                 return
             self.checked.update([track.key] if report.outcome == "done" else [])
             self._built(track, manifest, "done" if report.outcome == "done" else "cached")
+            for other in self.tracks.values():  # a first run has no history; the first of its kind tells about the rest
+                if other.node.function == track.node.function and not other.expected_s:
+                    other.expected_s = manifest.cost.wall_s
             for twin in twins:
                 self._built(twin, manifest, "cached")
         elif report.outcome == "busy":
@@ -325,7 +332,8 @@ class _Run:
         """Change a node's state and tell everyone."""
         track.state, track.reason = state, reason
         self.record.event("node", node=track.node.id, state=state, reason=reason, kind=track.kind if state == "failed" else "",
-                          key=track.key, function=track.node.function, seconds=round(track.seconds, 3), run_eta_s=self._eta_s(),
+                          key=track.key, function=track.node.function, seconds=round(track.seconds, 3),
+                          run_eta_s=self._eta_s() if state in ("done", "failed") else None,
                           log=track.log if state == "failed" else "")
 
     def _say(self, text: str) -> None:
@@ -334,24 +342,29 @@ class _Run:
     def _eta_s(self) -> float | None:
         """Return the expected seconds until the end: the longest step or the shared work, whichever is more; None when unknown."""
         left = [t.left_s() for t in self.tracks.values()]
+        known = [seconds for seconds in left if seconds is not None]
         busy = max(1, sum(t.state == "running" for t in self.tracks.values()))
-        return round(max([sum(left) / busy, *left]), 1) if any(left) else None
+        return round(max([sum(known) / busy, *known]), 1) if known and len(known) == len(left) else None
 
     def _rows(self) -> dict[str, dict[str, Any]]:
         """Return the status of every node as plain data."""
         return {t.node.id: {"state": t.state, "reason": t.reason, "kind": t.kind if t.state == "failed" else "", "key": t.key,
-                            "function": t.node.function, "seconds": round(self._seconds(t), 1), "eta_s": round(t.left_s(), 1),
+                            "function": t.node.function, "seconds": round(self._seconds(t), 1), "eta_s": _rounded(t.left_s()),
                             "progress": list(t.progress), "log": t.log} for t in self.tracks.values()}
 
     def _seconds(self, track: _Track) -> float:
         return time.monotonic() - track.started if track.state == "running" else track.seconds
 
 
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
 def _refuse_secrets(nodes: Sequence[Node], environ: Mapping[str, str]) -> None:
     """Raise StudyError when a spec contains the value of a secret variable: it would be written into the store."""
-    values = {name: v for name, v in secrets(environ).items() if len(v) >= MIN_SECRET_CHARS}
+    values = secret_values(environ)
     for node in nodes:
-        where = secret_field(node.spec, tuple(values.values()), "spec")
+        where = next((name for name, leaf in leaves(node.spec) if isinstance(leaf, str) and any(v in leaf for v in values)), "")
         if where:
             raise StudyError(f"step {node.id!r}: {where} contains the value of a variable that holds a secret; expected its name "
                              "(the step reads it from the environment), so that no key or token enters the store")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from leaven.engine.provenance import redact_all
 from leaven.engine.store import flock, write_json
 from leaven.errors import StudyError
 
@@ -43,11 +44,11 @@ class Record:
     def event(self, event: str, **fields: Any) -> None:
         """Log one event; all but progress are kept in events.jsonl."""
         row = {"event": event, "time": round(time.time(), 3), **fields}
-        line = self._redact(json.dumps(row, ensure_ascii=False))
+        row = redact_all(row, self._redact)
         if event != "progress":
             with self._disk_may_be_full(), (self._dir / "events.jsonl").open("a", encoding="utf-8") as handle:
-                handle.write(line + "\n")
-        self._log(json.loads(line))
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._log(row)
 
     def write(self, state: str, nodes: Callable[[], Mapping[str, Mapping[str, Any]]], eta_s: float | None, *, now: bool = False) -> None:
         """Replace status.json, at most once per WRITE_SECONDS unless `now`."""
@@ -57,7 +58,7 @@ class Record:
         status = {"state": state, "started": round(self._started, 3), "updated": round(self._written, 3), "pid": os.getpid(),
                   "resume": self._resume, "eta_s": eta_s, "nodes": nodes()}
         with self._disk_may_be_full():
-            write_json(self._dir / "status.json", json.loads(self._redact(json.dumps(status, ensure_ascii=False))))
+            write_json(self._dir / "status.json", redact_all(status, self._redact))
 
     @contextlib.contextmanager
     def _disk_may_be_full(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Tasks -> worker processes of this machine, reused from step to step (a worker pays for its imports once).
 
 Each worker's thread pools are sized by its environment when it starts, so a worker serves tasks of one thread count; threads of
-running tasks never exceed the cores. Workers get the environment without the secrets of `provenance.secret_names`; what they
+running tasks never exceed the cores. Workers get the environment without the secrets of `provenance.secrets`; what they
 print passes through `redact` on its way to the step's log. Not covered: what a worker does (worker.py).
 """
 
@@ -120,9 +120,14 @@ class _Worker:
         # a fixed hash seed: the order of sets must not differ between a run and its repetition
         env = {**environ, **{name: str(threads) for name in THREAD_VARIABLES}, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
         command: Sequence[str] = [sys.executable, "-P", "-m", "leaven.engine.executors.worker", str(write_fd), str(os.getpid())]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                         pass_fds=(write_fd,), env=env)
-        os.close(write_fd)
+        # blocked until the worker ignores it: a Ctrl-C during its start must not end it half imported
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                             pass_fds=(write_fd,), env=env)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(write_fd)
         assert self._process.stdout is not None and self._process.stdin is not None
         self.reports, self.output, self._input = read_fd, self._process.stdout.fileno(), self._process.stdin
         os.set_blocking(self.reports, False)
@@ -151,7 +156,7 @@ class _Worker:
             reason = self._redact(raw.pop("reason"))
             reports.append(Report(**{**raw, "checked": tuple(raw["checked"]), "reason": reason}))
         self._copy_output()
-        self.dead = closed or self._process.poll() is not None and not data
+        self.dead = closed
         if any(r.outcome != "progress" for r in reports):
             self._end_task()
         return reports

@@ -183,6 +183,7 @@ def task_from(raw: Mapping[str, Any]) -> Task:
 def _tie_to_parent(parent: int) -> None:
     """Make sure this process cannot outlive its parent, and that the kernel's memory killer prefers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the parent blocked it while this process started
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         with contextlib.suppress(OSError):
@@ -194,6 +195,7 @@ def _tie_to_parent(parent: int) -> None:
 def serve(reports_fd: int, parent: int) -> None:
     """Run tasks from standard input until it closes."""
     _tie_to_parent(parent)
+    os.set_inheritable(reports_fd, False)  # programs that a step starts must not keep it open
     tasks: queue.Queue[Task] = queue.Queue()
     stopping, writing = threading.Event(), threading.Lock()
     incoming = os.fdopen(os.dup(0), "r", encoding="utf-8")
