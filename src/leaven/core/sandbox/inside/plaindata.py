@@ -1,0 +1,192 @@
+"""Python values <-> tagged JSON: the only language in which a candidate process and its judge speak.
+
+JSON rather than pickle or marshal, because the bytes come from a hostile process. Plain are None, bool, int, float, str, bytes,
+complex, list, tuple, dict, set, frozenset, range, deque, date, time, datetime, timedelta, Fraction and Decimal; subclasses of
+these are sent as their base, read with the base's own methods, so an overridden __eq__ never arrives. Anything else becomes a
+reference if the sender gives a `remember` callable, else NotPlain.
+Not covered: shared references and cycles (a cycle is NotPlain).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+_LEAVES = frozenset((type(None), bool, str, float))
+_INT_LIMIT = 1 << 64
+_STANDARD = {"datetime": ("datetime", "date", "time", "timedelta"), "fractions": ("Fraction",), "decimal": ("Decimal",),
+             "collections": ("deque",)}
+
+Remember = Callable[[Any], dict] | None
+Resolve = Callable[[str, Any], Any] | None
+
+
+class NotPlain(Exception):
+    """A value that cannot cross the boundary as data."""
+
+
+class Channel:
+    """Frames of length + JSON over a connected stream socket; `limit` bounds what is accepted from the other side (bytes)."""
+
+    def __init__(self, sock: Any, limit: int) -> None:
+        self.sock = sock
+        self.limit = limit
+
+    def send(self, message: Any) -> None:
+        """Send one JSON-serialisable message."""
+        data = json.dumps(message, separators=(",", ":")).encode("ascii")
+        self.sock.sendall(len(data).to_bytes(4, "big") + data)
+
+    def receive(self) -> Any:
+        """Return the next message.
+
+        Raises:
+            EOFError: the other side is gone.
+            OverflowError: the message is larger than `limit`.
+            ValueError: the bytes are not JSON.
+        """
+        size = int.from_bytes(self._exactly(4), "big")
+        if size > self.limit:
+            raise OverflowError(f"a message of {size} bytes, limit {self.limit}")
+        try:
+            return json.loads(self._exactly(size))
+        except RecursionError:
+            raise ValueError("a message nested too deeply") from None
+
+    def _exactly(self, count: int) -> bytes:
+        parts = []
+        while count:
+            part = self.sock.recv(min(count, 1 << 20))
+            if not part:
+                raise EOFError("the other side is gone")
+            parts.append(part)
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def encode(value: Any, remember: Remember = None) -> Any:
+    """Return the JSON form of `value`; `remember(value)` gives the form of what is not plain.
+
+    Raises:
+        NotPlain: not plain and no `remember`, or nested too deeply.
+    """
+    try:
+        return _encode(value, remember)
+    except RecursionError:
+        raise NotPlain("a value nested too deeply or containing itself") from None
+
+
+def _encode(value: Any, remember: Remember) -> Any:
+    kind = type(value)
+    if kind is int:
+        return value if -_INT_LIMIT < value < _INT_LIMIT else {"I": hex(value)}
+    if kind in _LEAVES:
+        return value
+    if kind is list:
+        return value if _LEAVES.issuperset(map(type, value)) else [_encode(v, remember) for v in value]
+    if kind is tuple:
+        return {"T": [_encode(v, remember) for v in value]}
+    if kind is dict:
+        return {"D": [[_encode(k, remember), _encode(v, remember)] for k, v in value.items()]}
+    for base, convert in _BASES:
+        if issubclass(kind, base):
+            return convert(value, remember)
+    for base in kind.__mro__:
+        if base.__name__ in _STANDARD.get(base.__module__, ()) and _is_standard(base):
+            return _encode_standard(base, value, remember)
+    if remember is not None:
+        return remember(value)
+    raise NotPlain(f"a value of type {kind.__name__}")
+
+
+def _is_standard(base: type) -> bool:
+    return getattr(sys.modules.get(base.__module__), base.__name__, None) is base
+
+
+def _encode_standard(base: Any, value: Any, remember: Remember) -> dict:
+    name = base.__name__
+    if name == "deque":
+        return {"X": [name, [[_encode(v, remember) for v in base.__iter__(value)], value.maxlen]]}
+    if name == "timedelta":
+        return {"X": [name, [value.days, value.seconds, value.microseconds]]}
+    if name == "Fraction":
+        return {"X": [name, [hex(value.numerator), hex(value.denominator)]]}
+    return {"X": [name, base.__str__(value) if name == "Decimal" else base.isoformat(value)]}
+
+
+_BASES: tuple[tuple[type, Callable[[Any, Remember], Any]], ...] = (
+    (int, lambda v, r: _encode(int.__add__(v, 0), r)),
+    (float, lambda v, r: float.__add__(v, 0.0)),
+    (str, lambda v, r: "".join(str.__iter__(v))),
+    (list, lambda v, r: [_encode(x, r) for x in list.__iter__(v)]),
+    (tuple, lambda v, r: {"T": [_encode(x, r) for x in tuple.__iter__(v)]}),
+    (dict, lambda v, r: {"D": [[_encode(k, r), _encode(x, r)] for k, x in dict.items(v)]}),
+    (set, lambda v, r: {"S": [_encode(x, r) for x in set.__iter__(v)]}),
+    (frozenset, lambda v, r: {"Z": [_encode(x, r) for x in frozenset.__iter__(v)]}),
+    (bytes, lambda v, r: {"B": bytes.hex(v)}),
+    (bytearray, lambda v, r: {"Y": bytearray.hex(v)}),
+    (complex, lambda v, r: {"C": [v.real, v.imag]}),
+    (range, lambda v, r: {"R": [_encode(x, None) for x in (v.start, v.stop, v.step)]}),
+)
+
+
+def decode(form: Any, resolve: Resolve = None) -> Any:
+    """Return the value of a JSON form; `resolve(tag, id)` answers references. Raises ValueError for anything malformed."""
+    try:
+        return _decode(form, resolve)
+    except (TypeError, KeyError, IndexError, AttributeError, RecursionError, ArithmeticError, ImportError) as problem:
+        raise ValueError(f"malformed value: {type(problem).__name__}: {problem}") from None
+
+
+def _decode(form: Any, resolve: Resolve) -> Any:
+    if type(form) is list:
+        return form if {dict, list}.isdisjoint(map(type, form)) else [_decode(x, resolve) for x in form]
+    if type(form) is not dict:
+        return form
+    if len(form) != 1:
+        raise ValueError("malformed value: expected one tag")
+    (tag, body), = form.items()
+    if tag == "T":
+        return tuple([_decode(x, resolve) for x in body])
+    if tag == "D":
+        return {_decode(k, resolve): _decode(v, resolve) for k, v in body}
+    if tag in _MAKERS:
+        return _MAKERS[tag](body, resolve)
+    if resolve is not None:
+        return resolve(tag, body)
+    raise ValueError(f"malformed value: unknown tag {tag!r}")
+
+
+def _decode_standard(body: Any, resolve: Resolve) -> Any:
+    name, data = body
+    if name == "deque":
+        import collections
+
+        return collections.deque([_decode(x, resolve) for x in data[0]], data[1])
+    if name in _STANDARD["datetime"]:
+        import datetime
+
+        return datetime.timedelta(*data) if name == "timedelta" else getattr(datetime, name).fromisoformat(data)
+    if name == "Fraction":
+        import fractions
+
+        return fractions.Fraction(int(data[0], 16), int(data[1], 16))
+    if name == "Decimal":
+        import decimal
+
+        return decimal.Decimal(data)
+    raise ValueError(f"malformed value: unknown type {name!r}")
+
+
+_MAKERS: dict[str, Callable[[Any, Resolve], Any]] = {
+    "I": lambda b, r: int(b, 16),
+    "S": lambda b, r: {_decode(x, r) for x in b},
+    "Z": lambda b, r: frozenset([_decode(x, r) for x in b]),
+    "B": lambda b, r: bytes.fromhex(b),
+    "Y": lambda b, r: bytearray.fromhex(b),
+    "C": lambda b, r: complex(float(b[0]), float(b[1])),
+    "R": lambda b, r: range(*[_decode(x, None) for x in b]),
+    "X": _decode_standard,
+}
