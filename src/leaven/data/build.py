@@ -208,7 +208,8 @@ def _report(table: pl.DataFrame, drawn: Mapping[str, np.ndarray], rows: Mapping[
         **{c: pl.Series(_per_line(c, drawn, rows, draws), dtype=pl.Int64) for c in ("cut_thought", "cut_code")},
         dropped=pl.Series(_per_line("kept", drawn, rows, draws) == 0))
     live = pl.col("weight") > 0
-    counts = [pl.len().alias("examples"), pl.struct("source", "example", "start_token").n_unique().alias("distinct_examples"),
+    counts = [pl.len().alias("examples"), pl.struct("source", "example").n_unique().alias("distinct_examples"),
+              pl.struct("source", "example", "start_token").n_unique().alias("distinct_rows"),
               (pl.col("n_tokens") * live).sum().cast(pl.Int64).alias("tokens"),
               (pl.col("n_learned_tokens") * live).sum().cast(pl.Int64).alias("learned_tokens"),
               pl.col("cut_thought").sum().alias("cut_thought_tokens"), pl.col("cut_code").sum().alias("cut_code_tokens"),
@@ -219,7 +220,7 @@ def _report(table: pl.DataFrame, drawn: Mapping[str, np.ndarray], rows: Mapping[
     for draw in draws:
         by_source.setdefault(draw.source, {"examples": 0})["available"] = draw.size
     for row in (total, *by_source.values()):
-        row["repeats"] = row["examples"] - row.get("distinct_examples", 0)
+        row["repeats"] = row["examples"] - row.get("distinct_rows", 0)
     packs = table.select(pl.struct("step", "pack").n_unique()).item()
     report = {**total, "steps": int(table["step"].max()) + 1, "unit": spec.get("unit", "examples"), "packed_rows": packs,
               "largest_deviation": dict(largest), "sources": by_source}

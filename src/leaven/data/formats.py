@@ -244,11 +244,11 @@ def chat(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
         raise DataError(f"source {example.source!r}, example {example.id!r}: format 'chat' needs the field 'turns', found none")
     segments: list[Segment] = []
     number = 0
-    for conversation in (*shots, example):
+    for conversation, learn in (*((shot, False) for shot in shots), (example, True)):
         for turn in conversation.turns:
             speaks = turn.role == "assistant"
             content = _prose_segments(turn.content) if speaks else [Segment(kind="prompt", text=turn.content)] if turn.content else []
-            segments += _turn(turn.role, number, content, learn=speaks and conversation is example)
+            segments += _turn(turn.role, number, content, learn=speaks and learn)
             number += 1
     return segments
 
