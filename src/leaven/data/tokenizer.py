@@ -40,8 +40,8 @@ LONGEST_RUN = 16
 # "\n" | a word with at most one space before it | spaces left over (the last of a run goes with the next word)
 _WORDS = rf"\n| ?[^ \n]+| {{1,{LONGEST_RUN}}}(?= [^ \n])| {{1,{LONGEST_RUN}}}"
 _RUNS = rf" {{2,{LONGEST_RUN}}}"
-# one character may lead a word (" x", ".get"), line ends join punctuation (":\n"), digits stand alone; "<|end|>" in
-# data is always at least "<|", "end", "|>" and can never become one learned token
+# a word takes one character before it (" x", ".get"), punctuation the line end after it (":\n"), digits stand alone;
+# "<|end|>" in data is always at least "<|", "end", "|>" and can never become one learned token
 _BYTES = rf"{_RUNS}|\t+|[^\r\n\t\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+\n*|\n+|\s"
 _MARKERS = re.compile("(" + "|".join(map(re.escape, SPECIALS)) + ")")
 _BATCH = 8192
