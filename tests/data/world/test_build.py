@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from leaven.core.hashing import file_digest
 from leaven.core.step import StepContext
@@ -51,6 +54,28 @@ def test_n_is_split_evenly_and_small_difficulties_give_all_they_have():
     assert sum(counts.values()) == 1001
     assert max(counts[d] for d in range(3, 7)) - min(counts[d] for d in range(3, 7)) <= 3
     assert [e.difficulty for e in generate("list_program", [4, 3], 5, 0, "train")] == [3, 3, 3, 4, 4]
+
+
+@given(
+    n=st.integers(0, 400),
+    difficulties=st.sets(st.integers(1, 6), min_size=1),
+    split=st.sampled_from(["train", "test"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_n_is_exact_and_as_even_as_the_difficulties_allow(n, difficulties, split):
+    exist = {1: 8, 2: 64, 3: 40}  # at least: depth 3 has about 64 of 512 in test
+    if n > sum(exist.get(d, n) for d in difficulties):
+        return
+    found = Counter(e.difficulty for e in generate("list_program", sorted(difficulties), n, 0, split))
+    assert sum(found.values()) == n
+    ample = [found[d] for d in difficulties if d > 3]
+    assert not ample or max(ample) - min(ample) <= 3
+    assert all(found[d] <= max(ample, default=n) + 3 for d in difficulties)
+
+
+def test_a_larger_n_only_adds_problems():
+    small, large = ({e.id for e in generate("kinship", None, n, 0, "train")} for n in (50, 110))
+    assert small < large
 
 
 def test_enumerations_are_complete_whole_in_both_splits_and_marked():

@@ -70,6 +70,7 @@ def test_the_world_covers_the_domains():
     assert len(domains) >= 12 and domains.count("program") >= 4
     assert min(domains.count(d) for d in ("symbolic", "logical", "arithmetic")) >= 4
     assert set(SOLVERS) == set(FAMILIES)
+    assert all(set(family.difficulties) >= set(range(1, 7)) for family in FAMILIES.values())
 
 
 @pytest.mark.parametrize(("name", "difficulty"), CELLS)

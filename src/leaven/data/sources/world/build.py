@@ -68,13 +68,15 @@ def generate(family: str, difficulties: Sequence[int] | None, n: int, seed: int,
         split: "train" or "test"; disjoint except for problems marked `meta["enumerated"]`.
 
     Raises:
-        StudyError: unknown family, difficulty or split.
+        StudyError: unknown family, difficulty or split, negative `n`.
         DataError: `n` is more than exist; the message says how many do.
     """
     chosen = family_named(family)
     levels = _levels(chosen, difficulties)
     if split not in ("train", "test"):
         raise StudyError(f"split: expected train or test, found {split!r}")
+    if n < 0:
+        raise StudyError(f"n: expected a number of problems, found {n}")
     streams = {level: _distinct(chosen, level, seed, split) for level in levels}
     taken: dict[int, list[Example]] = {level: [] for level in levels}
     missing, open_levels = n, list(levels)

@@ -178,9 +178,13 @@ def shopping(random: Random, difficulty: int) -> Problem:
     return computed(question, steps, code, total)
 
 
+PRIMES = tuple(n for n in range(11, 100) if all(n % d for d in range(2, 10)))
+"""Moduli: with a composite one, products would soon end at 0."""
+
+
 def remainders(random: Random, difficulty: int) -> Problem:
     """Add and multiply, keeping only the remainder after every step."""
-    modulus, value = random.randint(11, 99), random.randint(2, 10)
+    modulus, value = random.choice(PRIMES), random.randint(2, 10)
     question = f"Begin with {value}."
     code = [f"value = {value}"]
     changes, steps, operators = [], [], []

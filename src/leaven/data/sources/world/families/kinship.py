@@ -65,8 +65,22 @@ def _next_person(random: Random, person: _Person, move: str) -> _Person | None:
     return _Person(random.choice(free), couple=couple) if free else None
 
 
-def _walk(random: Random, length: int) -> tuple[list[str], list[_Person], list[str]]:
-    """Return the moves, the people (one more) and the composed relation after each move."""
+Walk = tuple[list[str], list[_Person], list[str]]
+"""The moves, the people (one more) and the composed relation after each move."""
+
+N_WALKS = 8
+
+
+def _balanced_walk(random: Random, length: int) -> Walk:
+    """Draw some walks and keep one of a random final relation, since long walks mostly end among grandchildren."""
+    by_relation: dict[str, Walk] = {}
+    for _ in range(N_WALKS):
+        walk = _walk(random, length)
+        by_relation.setdefault(walk[2][-1], walk)
+    return random.choice(list(by_relation.values()))
+
+
+def _walk(random: Random, length: int) -> Walk:
     while True:
         people, moves, relations = [_Person(random.randrange(2))], [], [""]
         while len(moves) < length:
@@ -83,7 +97,7 @@ def _walk(random: Random, length: int) -> tuple[list[str], list[_Person], list[s
 
 def kinship(random: Random, difficulty: int) -> Problem:
     """Compose `difficulty` kinship statements, given in shuffled order."""
-    moves, people, relations = _walk(random, difficulty)
+    moves, people, relations = _balanced_walk(random, difficulty)
     pools = (random.sample(MEN, len(people)), random.sample(WOMEN, len(people)))
     names = [pools[person.sex].pop() for person in people]
     words = [WORD[move][person.sex] for move, person in zip(moves, people[1:], strict=True)]

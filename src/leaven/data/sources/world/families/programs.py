@@ -103,7 +103,7 @@ def _pipeline(random: Random, n_steps: int, start: Any, library: Callable[[Rando
         for step in library(random):
             result = step.apply(value)
             new = step.words not in {s.words for s in chosen} and result != value
-            if new and result and _is_plain(result):
+            if new and _is_plain(result):
                 fitting.append(step)
         if not fitting:
             return None
@@ -113,10 +113,10 @@ def _pipeline(random: Random, n_steps: int, start: Any, library: Callable[[Rando
 
 
 def _is_plain(value: list[int] | str) -> bool:
-    """Say whether a value is short and easy to read: text without spaces at an end or next to each other."""
+    """Say whether a value is neither trivial nor long nor hard to read (spaces at an end or next to each other)."""
     if isinstance(value, str):
-        return len(value) <= 60 and value == " ".join(value.split())
-    return max(map(abs, value)) < 500
+        return 3 <= len(value) <= 60 and value == " ".join(value.split())
+    return len(value) >= 2 and max(map(abs, value)) < 500
 
 
 def _pipeline_problem(random: Random, n_steps: int, argument: str, local: str, start_code: str, intro: str,

@@ -1,6 +1,6 @@
 """Symbolic tasks: letters of words, reversed lists, coins, swapped balls, edited words (E3).
 
-Difficulty counts words, people, swaps or edits; every thought has one line for each.
+Difficulty counts words, moves, people, swaps or edits; every thought has one line for each.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def last_letters(random: Random, difficulty: int) -> Problem:
 
 
 def reverse_words(random: Random, difficulty: int) -> Problem:
-    """Write a list of words in reverse order."""
-    words = random.sample(WORDS, difficulty)
-    steps = [f'From the end, word {i + 1} is "{word}".' for i, word in enumerate(reversed(words))]
+    """Write a list of words in reverse order, by moving each word after the first to the front."""
+    words = random.sample(WORDS, difficulty + 1)
+    steps = [f'Move "{word}" to the front: {", ".join(reversed(words[: i + 2]))}' for i, word in enumerate(words[1:])]
     code = [
         f"words = {words}",
-        "# put each word before those seen so far",
+        "# move each word to the front of those before it",
         "result = []",
         "for word in words:",
         "    result = [word] + result",
@@ -143,8 +143,7 @@ def letter_edits(random: Random, difficulty: int) -> Problem:
 FAMILIES = (
     Family(name="first_letters", domain="symbolic", difficulty_unit="words", generate=first_letters),
     Family(name="last_letters", domain="symbolic", difficulty_unit="words", generate=last_letters),
-    Family(name="reverse_words", domain="symbolic", difficulty_unit="words", generate=reverse_words,
-           difficulties=(2, 3, 4, 5, 6, 7)),
+    Family(name="reverse_words", domain="symbolic", difficulty_unit="moves", generate=reverse_words),
     Family(name="coin_flip", domain="symbolic", difficulty_unit="people", generate=coin_flip, answers="choice"),
     Family(name="tracking_swaps", domain="symbolic", difficulty_unit="swaps", generate=tracking_swaps,
            answers="choice"),
