@@ -166,6 +166,20 @@ def test_word_vocabulary_is_by_frequency_then_text(tmp_path: Path) -> None:
     assert report["unknown_pieces"] == 3 and report["pieces"] == 13
 
 
+def test_formats_per_source_and_plugins_decide_what_is_learned(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from leaven.core.types import Segment\nfrom leaven.data.formats import FORMATS\n"
+        "@FORMATS('shout_for_tokenizer_test')\n"
+        "def shout(example, shots=()):\n"
+        "    return [Segment(kind='template', text='<|user|>LOUD'), Segment(kind='text', text='hey you', learn=1.0)]\n")
+    spec = {"kind": "word", "vocab_size": 60, "formats": {"a": ["shout_for_tokenizer_test"]}}
+    train_tokenizer(spec, {"a": source, "plugin:mine.py": tmp_path / "mine.py"}, tmp_path / "out", StepContext())
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert [tokenizer.unknown(t) for t in ("LOUD", "hey you", "def")] == [0, 0, 1]
+    encoded = tokenizer.encode_segments([Segment(kind="template", text="<|user|>LOUD")])
+    assert tokenizer.decode(encoded.ids, special="keep") == "<|user|>LOUD"
+
+
 def test_wrong_requests_say_what_to_do(source: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="expected one of .*'bpe', 'word'"):
         train_tokenizer({"kind": "char", "vocab_size": 300}, {"a": source}, tmp_path, StepContext())

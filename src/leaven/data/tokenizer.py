@@ -27,6 +27,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
+from leaven.core.registry import load_plugin
 from leaven.core.step import StepContext, step
 from leaven.core.tables import read_examples
 from leaven.core.types import Example, Segment
@@ -205,7 +206,8 @@ def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
 
     `spec`: {"kind": "word" | "bpe", "vocab_size": int (upper bound, specials included), "formats": [names], {input:
     [names]} or None}. With formats, the texts are those of all segments each format yields (template text included,
-    markers excluded); without, all text fields of the examples.
+    markers excluded); without, all text fields of the examples. Inputs called "plugin:..." are Python files that
+    register formats.
 
     Raises:
         StudyError: unknown kind or a vocabulary too small for its fixed tokens.
@@ -218,10 +220,14 @@ def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
     if size < smallest:
         raise StudyError(f"tokenizer.vocab_size: expected at least {smallest} (the fixed tokens of kind {kind}), "
                          f"found {size}; raise it")
-    texts = _Texts(inputs, spec.get("formats"), ctx)
+    for name, path in inputs.items():
+        if name.startswith("plugin:"):
+            load_plugin(path)
+    sources = {name: path for name, path in inputs.items() if not name.startswith("plugin:")}
+    texts = _Texts(sources, spec.get("formats"), ctx)
     trained, facts = _TRAINERS[kind](texts, size - len(SPECIALS))
     if not texts.characters:
-        raise DataError(f"train_tokenizer: expected texts in {sorted(inputs)}, found none; "
+        raise DataError(f"train_tokenizer: expected texts in {sorted(sources)}, found none; "
                         "give sources with at least one example")
     trained.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIALS])
     _write_folder(trained, kind, out)
