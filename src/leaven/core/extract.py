@@ -1,0 +1,294 @@
+"""Model text -> the code or the answer in it, and by which rule it was found.
+
+The same code is found whether no or five hundred lines of thought stand before or after it: rules look at fences and at what
+parses, never at positions or line counts. A failure to find anything is `ok=False`, which is not the same as a wrong answer.
+Rules for answers follow zero-shot-CoT (Kojima et al. 2022), GSM8K's "####" and \\boxed{}; numbers are normalised (1,000 = 1000.0).
+Not covered: judging what was extracted (evals/judge.py), languages other than Python outside fences.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+AnswerKind = Literal["number", "choice", "text", "yes_no", "label", "boxed"]
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\$\s?)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+(?![\d./]))?%?")
+_MARKER = re.compile(r"(?:final\s+answer|the\s+(?:correct\s+)?answer|answer|therefore[^.\n]{0,60}?)\s*(?:\([^)\n]*\)\s*)?"
+                     r"(?:is|are|=|:)+\s*[:=]?\s*", re.IGNORECASE)
+_PYTHON = ("python", "py", "python3", "py3", "")
+_CODE_START = re.compile(r"^(?:@|async def |def |class |from \w|import \w|if |for |while |try:|with |assert |raise |del |"
+                         r"[A-Za-z_][\w.]*\(|[A-Za-z_][\w.\[\], ]*\s*(?:[-+*/%|&^]|//|\*\*)?=[^=])")
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What was found (`value`, also called `code`), by which rule, and whether anything was found at all."""
+
+    value: str
+    strategy: str
+    ok: bool
+
+    @property
+    def code(self) -> str:
+        """The extracted program."""
+        return self.value
+
+
+def extract_code(text: str, entry_point: str = "", language: str = "python") -> Extraction:
+    """Return the program in a model's text.
+
+    Preference: the last fenced block that parses and defines `entry_point`; the last that parses at all (longest definition-bearing
+    first); an unclosed fence cut back to what parses; the longest run of lines that parses, outside fences. For languages other than Python: the
+    last block fenced with that language, else the last fenced block, else the whole text.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    blocks = _fenced(text)
+    if language not in _PYTHON:
+        return _other_language(text, blocks, language)
+    candidates = [b for b in blocks if b[0].lower() in _PYTHON] or blocks
+    parsing = [(body, "fence") for _, body, closed in candidates if closed and _parses(body)]
+    repaired = [(cut, "fence_repaired") for _, body, closed in candidates
+                if not (closed and _parses(body)) and (cut := _longest_program(body))]
+    for pool in (parsing, repaired):
+        defining = [p for p in pool if entry_point and defines(p[0], entry_point)]
+        if defining:
+            return Extraction(_clean(defining[-1][0]), f"{defining[-1][1]}_entry_point", True)
+    bare = _longest_program(_without_fences(text))
+    if entry_point and bare and defines(bare, entry_point):
+        return Extraction(_clean(bare), "bare_entry_point", True)
+    pool = [p for p in parsing + repaired if _has_statement(p[0])]
+    if pool:
+        holding = [p for p in pool if _has_definition(p[0])] or pool
+        return Extraction(_clean(holding[-1][0]), holding[-1][1], True)
+    if bare and _has_statement(bare):
+        return Extraction(_clean(bare), "bare", True)
+    return Extraction("", "none", False)
+
+
+def _fenced(text: str) -> list[tuple[str, str, bool]]:
+    """Return (language, body, closed) of every fenced block in order; a block that never closes runs to the end."""
+    found, at = [], 0
+    while (opening := _FENCE.search(text, at)) is not None:
+        mark, language = opening.group(1), opening.group(2)
+        closing = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.MULTILINE).search(text, opening.end())
+        body = text[opening.end() + 1:closing.start() if closing else len(text)]
+        found.append((language, textwrap.dedent(body), closing is not None))
+        if closing is None:
+            break
+        at = closing.end()
+    return found
+
+
+def _without_fences(text: str) -> str:
+    return _FENCE.sub("", text)
+
+
+def _other_language(text: str, blocks: list[tuple[str, str, bool]], language: str) -> Extraction:
+    named = [b for b in blocks if b[0].lower() == language.lower()] or blocks
+    if named:
+        return Extraction(named[-1][1].strip("\n") + "\n", "fence" if named[-1][2] else "fence_unclosed", True)
+    return Extraction(text, "whole", bool(text.strip()))
+
+
+def _tree(code: str) -> ast.Module | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
+
+
+def _parses(code: str) -> bool:
+    tree = _tree(code)
+    return tree is not None and bool(tree.body)
+
+
+def defines(code: str, name: str) -> bool:
+    """Return whether `code` binds `name` at its top level (or as a method of a top-level class, for `Class.method`)."""
+    tree = _tree(code)
+    if tree is None:
+        return False
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name == name.split(".")[0]:
+            return True
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return True
+    return False
+
+
+def _has_definition(code: str) -> bool:
+    tree = _tree(code)
+    return tree is not None and any(isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for n in tree.body)
+
+
+def _has_statement(code: str) -> bool:
+    """Return whether something in `code` is more than a bare name or constant ("Hello" parses as Python)."""
+    tree = _tree(code)
+    if tree is None:
+        return False
+    return any(not isinstance(n, ast.Expr) or isinstance(n.value, ast.Call | ast.Await | ast.ListComp) for n in tree.body)
+
+
+def _clean(code: str) -> str:
+    return code.strip("\n") + "\n"
+
+
+def _longest_program(text: str) -> str:
+    """Return the lines of `text` that are Python: the whole when it parses, else every top-level statement that does, joined.
+
+    Prose between definitions is dropped; a statement cut off by the end of the text is cut back to what parses.
+    """
+    if _parses(text):
+        return _clean(text) if _has_statement(text) else ""
+    parts = ["\n".join(kept) for chunk in _chunks(text.split("\n")) if (kept := _cut_back(chunk))]
+    return _clean("\n".join(parts)) if parts else ""
+
+
+def _chunks(lines: list[str]) -> list[list[str]]:
+    """Split into top-level statements: a code-like unindented line and everything indented, blank or closing under it."""
+    chunks: list[list[str]] = []
+    current: list[str] | None = None
+    for line in lines:
+        if line[:1] in (" ", "\t", "") or line.strip() == "":
+            if current is not None:
+                current.append(line)
+        elif current is not None and (line[:1] in ")]}#" or re.match(r"(else|elif|except|finally)\b", line) or _open(current)):
+            current.append(line)
+        elif _CODE_START.match(line):
+            if current is None or not current[-1].startswith("@"):
+                current = []
+                chunks.append(current)
+            current.append(line)
+        else:
+            current = None
+    return chunks
+
+
+def _open(lines: list[str]) -> bool:
+    """Return whether the lines end inside a bracket or a triple-quoted string, or after a decorator."""
+    if lines and lines[-1].startswith("@"):
+        return True
+    text = "\n".join(lines)
+    if text.count('"""') % 2 or text.count("'''") % 2:
+        return True
+    return text.rstrip().endswith(("\\", ",", "(", "[", "{"))
+
+
+def _cut_back(chunk: list[str]) -> list[str]:
+    """Return the longest prefix of the lines that parses, [] when none does; each error says how far to cut."""
+    stop = len(chunk)
+    while stop:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                ast.parse("\n".join(chunk[:stop]))
+            except SyntaxError as problem:
+                stop = min(stop - 1, max(0, (problem.lineno or 1) - 1))
+                continue
+            except (ValueError, RecursionError, MemoryError):
+                return []
+        return chunk[:stop]
+    return []
+
+
+def extract_answer(text: str, kind: AnswerKind = "text", choices: Sequence[str] = ()) -> Extraction:
+    """Return the answer a model's text ends in.
+
+    Order of rules: the last \\boxed{...}; what follows the last "####"; what follows the last "answer is" / "answer:" marker; for
+    numbers, choices, yes_no and labels the last such token of the text; for text the last non-empty line.
+
+    Args:
+        kind: number (normalised), choice (one of `choices` letters, default A-E), label (one of `choices`, any case), yes_no, boxed, text.
+        choices: the labels or letters to look for.
+    """
+    for strategy, part in _places(text):
+        if kind in ("boxed", "text") and part.strip():
+            return Extraction(_tidy(part), strategy, True)
+        if kind not in ("boxed", "text") and (value := _token(part, kind, choices, first=True)):
+            return Extraction(value, strategy, True)
+    if kind == "boxed":
+        return Extraction("", "none", False)
+    if kind == "text":
+        lines = [line for line in text.splitlines() if line.strip()]
+        return Extraction(_tidy(lines[-1]), "last_line", True) if lines else Extraction("", "none", False)
+    value = _token(text, kind, choices, first=False)
+    return Extraction(value, f"last_{kind}", True) if value else Extraction("", "none", False)
+
+
+def _places(text: str) -> list[tuple[str, str]]:
+    """Return (strategy, text that should hold the answer) in order of trust."""
+    places = []
+    if (boxed := _last_boxed(text)) is not None:
+        places.append(("boxed", boxed))
+    if "####" in text:
+        places.append(("hashes", text.rsplit("####", 1)[1].strip().split("\n")[0]))
+    markers = list(_MARKER.finditer(text))
+    if markers:
+        places.append(("marker", text[markers[-1].end():].strip().split("\n")[0]))
+    return places
+
+
+def _last_boxed(text: str) -> str | None:
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
+        return None
+    depth, begin = 0, text.index("{", start)
+    for at in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[begin + 1:at]
+    return None
+
+
+def _tidy(text: str) -> str:
+    return text.strip().strip("*_`$ \t").rstrip(".").strip("\"'* \t")
+
+
+def _token(text: str, kind: AnswerKind, choices: Sequence[str], *, first: bool) -> str:
+    """Return the first or last number, choice, label or yes/no of `text`, "" when there is none."""
+    if kind == "number":
+        found = [m.group() for m in _NUMBER.finditer(text) if any(c.isdigit() for c in m.group())]
+        values = [v for v in map(normalise_number, found) if v]
+        return values[0 if first else -1] if values else ""
+    if kind == "yes_no":
+        words = re.findall(r"\b(yes|no)\b", text, re.IGNORECASE)
+        return words[0 if first else -1].lower() if words else ""
+    options = [str(c) for c in choices] or list("ABCDE")
+    by_length = sorted(options, key=len, reverse=True)
+    letters = kind == "choice" and all(len(o) == 1 for o in options)
+    pattern = "|".join(map(re.escape, by_length))
+    if letters:  # "A cat" is no choice: a capital on its own, in brackets, or before . : ) or the end
+        rule = rf"\(({pattern})\)|(?<![\w'])({pattern})(?=\s*(?:[).:,*]|$))" if not first else rf"\(?(?<![\w'])({pattern})(?![\w'])\)?"
+        hits = [next(g for g in m.groups() if g) for m in re.finditer(rule, text, re.MULTILINE)]
+    else:
+        hits = [m.group(1) for m in re.finditer(rf"(?<!\w)({pattern})(?!\w)", text, re.IGNORECASE)]
+    if not hits:
+        return ""
+    hit = hits[0 if first else -1]
+    return next((o for o in options if o == hit), next(o for o in options if o.lower() == hit.lower()))
+
+
+def normalise_number(text: str) -> str:
+    """Return a number in one spelling ("1,000.0" -> "1000", "-.5" -> "-0.5", "3/4" -> "0.75", "50%" -> "50"), "" if it is none."""
+    bare = text.strip().replace(",", "").replace("$", "").replace("\u2212", "-").replace(" ", "").rstrip("%").rstrip(".")
+    try:
+        if "/" in bare:
+            top, bottom = bare.split("/")
+            value = float(top) / float(bottom)
+        elif re.fullmatch(r"[-+]?\d+", bare):
+            return str(int(bare)) if len(bare) < 4000 else bare.lstrip("+")
+        else:
+            value = float(bare)
+    except (ValueError, ZeroDivisionError):
+        return ""
+    if value != value or value in (float("inf"), float("-inf")):
+        return ""
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)

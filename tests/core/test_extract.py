@@ -1,0 +1,140 @@
+"""Code and answers come out of model text whatever stands around them."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leaven.core.extract import extract_answer, extract_code, normalise_number
+
+CODE = '''from typing import List
+
+def helper(x):
+    x += 1
+
+    return x
+
+def solve(xs: List[int]) -> int:
+    """Add up.
+
+    if nothing is there, 0
+    """
+    total = 0
+    for x in xs:
+        total += helper(x)
+    return total
+'''
+NO_RETURN = "def solve(xs):\n    xs.append(1)\n"
+WORDS = st.sampled_from("first we look at the list, then for each item if it is large we import it: def while class is a "
+                        "word and return the (sum) of [all] x = y things; note that `solve` matters".split())
+PROSE = st.lists(WORDS, min_size=4, max_size=12).map(" ".join).filter(lambda s: not _python(s))
+THOUGHT = st.lists(st.one_of(PROSE, PROSE.map(lambda s: "- " + s), st.just("")), max_size=30)
+
+
+def _python(line):
+    try:
+        compile(line, "", "exec")
+    except SyntaxError:
+        return False
+    return True
+
+
+@settings(max_examples=150, deadline=None)
+@given(before=THOUGHT, after=THOUGHT, fenced=st.booleans(), code=st.sampled_from([CODE, NO_RETURN]))
+def test_thought_around_the_code_changes_nothing(before, after, fenced, code):
+    middle = f"```python\n{code}```" if fenced else code
+    text = "\n".join([*before, "", middle, "", *after])
+    found = extract_code(text, "solve")
+    assert found.ok
+    assert found.code == code
+
+
+@pytest.mark.parametrize("lines", [0, 1, 500])
+@pytest.mark.parametrize("fence", ["```python", "```", "~~~py", ""])
+@pytest.mark.parametrize("code_first", [True, False])
+def test_500_lines_of_thought(lines, fence, code_first):
+    thought = "\n".join(f"Step {i}: we look at element {i}, if it is larger we keep it." for i in range(lines))
+    code = f"{fence}\n{CODE}{fence[:3]}" if fence else CODE
+    text = "\n\n".join([code, thought] if code_first else [thought, code])
+    assert extract_code(text, "solve").code == CODE
+
+
+def test_the_block_that_defines_the_entry_point_wins_over_later_ones():
+    text = f"```python\n{CODE}```\nUsage:\n```python\nprint(solve([1]))\n```\n```\nsolve([1]) gives 2\n```"
+    assert extract_code(text, "solve").code == CODE
+    later = text + "\nBetter:\n```python\ndef solve(xs):\n    return 0\n```"
+    assert extract_code(later, "solve").code == "def solve(xs):\n    return 0\n"
+
+
+def test_a_truncated_block_is_cut_back_to_what_parses():
+    found = extract_code(f"Sure!\n```python\n{CODE}\ndef more(x:\n    if x", "solve")
+    assert found.ok and found.strategy == "fence_repaired_entry_point"
+    assert found.code == CODE
+
+
+def test_a_script_without_fences_keeps_its_calls():
+    code = "n = int(input())\nfor i in range(n):\n    print(i)\nprint('done')\n"
+    assert extract_code("Here is the program.\n" + code + "It prints the numbers.").code == code
+
+
+@pytest.mark.parametrize("text", ["", "I cannot do that.", "Hello", "``` \n```", "\x00\x00", "((((" * 1000])
+def test_nothing_found_is_not_ok(text):
+    found = extract_code(text, "solve")
+    assert not found.ok and found.code == "" and found.strategy == "none"
+
+
+def test_indented_fences_crlf_and_nested_marks():
+    text = "1. Do:\r\n   ```python\r\n   def solve(x):\r\n       return '```'\r\n   ```\r\n"
+    assert extract_code(text, "solve").code == "def solve(x):\n    return '```'\n"
+
+
+def test_other_languages_use_their_own_fence():
+    text = "```python\nx = 1\n```\n```cpp\nint main() {}\n```\n```\n3\n```"
+    assert extract_code(text, language="cpp").code == "int main() {}\n"
+
+
+@pytest.mark.parametrize(("kind", "text", "value", "strategy"), [
+    ("number", "She pays $1,000.00.\n#### 1,000", "1000", "hashes"),
+    ("number", "So 3 + 4 = 7. The answer is 7.", "7", "marker"),
+    ("number", "Answer: -2.50 dollars", "-2.5", "marker"),
+    ("number", "first 3 then 12 apples", "12", "last_number"),
+    ("number", "Thus \\boxed{\\text{about } 3.0}", "3", "boxed"),
+    ("number", "The answer (arabic numerals) is 18%", "18", "marker"),
+    ("number", "it is 3-4", "4", "last_number"),
+    ("boxed", "\\boxed{1} then \\boxed{\\frac{1}{2}}", "\\frac{1}{2}", "boxed"),
+    ("choice", "Among A through E, the answer is (C).", "C", "marker"),
+    ("choice", "A cat sat. It must be (B)", "B", "last_choice"),
+    ("yes_no", "No wait. So the answer is yes", "yes", "marker"),
+    ("yes_no", "Yes, because. No.", "no", "last_yes_no"),
+    ("text", "We join the letters: n, y.\nThe answer is \"ny\".", "ny", "marker"),
+    ("text", "thought\nred, blue\n", "red, blue", "last_line"),
+])
+def test_answers(kind, text, value, strategy):
+    found = extract_answer(text, kind)
+    assert (found.value, found.strategy, found.ok) == (value, strategy, True)
+
+
+def test_labels_come_back_in_their_own_spelling():
+    labels = ("True", "False", "Uncertain")
+    assert extract_answer("this is uncertain; the answer is FALSE", "label", labels).value == "False"
+    assert extract_answer("true or uncertain? UNCERTAIN", "label", labels).value == "Uncertain"
+
+
+@pytest.mark.parametrize("kind", ["number", "choice", "yes_no", "boxed"])
+def test_no_answer_is_not_ok(kind):
+    assert not extract_answer("I do not know what to say", kind).ok
+
+
+@given(st.integers(-10**12, 10**12))
+def test_a_number_has_one_spelling(value):
+    spellings = {str(value), f"{value:,}", f"{value}.0", f" {value}. "}
+    assert {normalise_number(s) for s in spellings} == {str(value)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=300))
+def test_no_text_breaks_extraction(text):
+    found = extract_code(text, "solve")
+    assert found.ok == bool(found.code.strip())
+    for kind in ("number", "choice", "yes_no", "label", "boxed", "text"):
+        answer = extract_answer(text, kind)
+        assert answer.ok or answer.value == ""
