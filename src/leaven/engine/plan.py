@@ -18,6 +18,7 @@ from leaven.core.registry import load_plugin
 from leaven.data.formats import FORMATS
 from leaven.data.schedules import SCHEDULES
 from leaven.data.sources.world.build import FAMILIES
+from leaven.engine.answers import add_analysis_and_report
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.errors import DataError, StudyError, did_you_mean
 from leaven.evals.harness import metrics_of, open_benchmark
@@ -123,8 +124,6 @@ class _Builder:
         for cell in self._cells_in_order():
             for seed in self.study.seeds:
                 self._run(cell, seed)
-        from leaven.engine.answers import add_analysis_and_report
-
         add_analysis_and_report(self.plan, self.add)
         self.plan.nodes = list(self.by_id.values())
         return self.plan
@@ -158,6 +157,10 @@ class _Builder:
                     raise DataError(f"{self.loaded.where(where)}: {error}; put it there or set runtime.paths") from None
                 self.plan.missing.append(f"{self.loaded.where(where)}: {path}")
                 self.digests[key] = FileInput(key, "absent")
+            expected = (self.study.lock.get("files") or {}).get(path.name)
+            if expected not in (None, self.digests[key].sha256):
+                raise DataError(f"{self.loaded.where(where)}: {path} is not the file this lock was written with (sha256 {expected[:12]}..., found "
+                                f"{self.digests[key].sha256[:12]}...); bring the original, or delete `lock:` to use this one")
         return self.digests[key]
 
     def _named_path(self, name: str, scheme: str, folder: str) -> Path:
@@ -200,7 +203,7 @@ class _Builder:
             inputs["file"] = self._file_input(self._named_path(measure.file, "data", self.study.runtime.paths.data), f"measure.{name}.file")
         else:
             raise StudyError(f"{self.loaded.where(f'measure.{name}')}: expected `world` or `file` as the origin of items, found neither")
-        spec = {"benchmark": measure.benchmark, "options": measure.options, "limit": measure.limit}
+        spec = {"benchmark": measure.benchmark, "name": name, "options": measure.options, "limit": measure.limit}
         return self.add(f"items/{name}", "leaven.evals.run:load_items", spec, inputs, (f"items/{name}",))
 
     def _tokenizer(self, cell: Cell) -> str | FileInput:
@@ -279,9 +282,9 @@ class _Builder:
         if stage.extends is not None:
             inputs["extends"] = self._earlier(stage.extends, cell, seed).orders[name]
         if stage.budget.tokens_of is not None:
-            inputs["match"] = self._earlier(stage.budget.tokens_of, cell, seed).orders[name]
-            budget = {"match": "tokens"}
-        spec = {"stage": name, "seed": seed, "mixture": dict(stage.mixture), "unit": stage.unit, "schedule": {"kind": stage.schedule.kind, **stage.schedule.options},
+            inputs["tokens_of"] = self._earlier(stage.budget.tokens_of, cell, seed).orders[name]
+            budget = {"tokens_of": True}
+        spec = {"stage": name, "seed": seed, "mixture": dict(stage.mixture), "unit": stage.unit, "schedule": plain(stage.schedule),
                 "formats": {s: format_of(stage, s) for s in stage.mixture}, "batch": stage.batch, "budget": budget, "max_tokens": stage.max_tokens,
                 "truncate": stage.truncate, "pack": stage.pack, "repeat": stage.repeat}
         return self.add(f"{base}/order-{name}", "leaven.data.build:build_order", spec, inputs, (f"{base}/order-{name}",)), tokens

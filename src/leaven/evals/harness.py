@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from leaven.core.registry import Registry
 from leaven.core.sandbox import Job, Limits, execute
@@ -19,6 +19,9 @@ from leaven.core.step import StepContext
 from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
 from leaven.data.formats import FORMATS, prompt_of
 from leaven.errors import StudyError
+
+if TYPE_CHECKING:
+    from leaven.lm.backend import Backend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,8 @@ def generate_request(item: Item, setting: Setting) -> Generate:
 def gold_request(item: Item, setting: Setting) -> Score:
     """Return the request whose log-likelihood gives bits per byte: the gold text after the prompt, end token excluded.
 
+    Markers between two parts of a gold (thought, code) count with their bytes; those before the first and after the last do not.
+
     Raises:
         StudyError: When the format yields no gold text for this item.
     """
@@ -105,21 +110,30 @@ def gold_request(item: Item, setting: Setting) -> Score:
     gold = [i for i, s in enumerate(segments) if s.learn > 0 and s.kind != "template"]
     if not gold:
         raise StudyError(f"bits_per_byte: item {item.id} of {item.benchmark} has no gold text in format {setting.format!r}")
-    context, target = segments[: gold[0]], segments[gold[0]: gold[-1] + 1]
-    # template text between two parts of the gold is given, not scored: a target segment with learn = 0 only conditions
-    scored = tuple(dataclasses.replace(s, learn=1.0 if s.kind != "template" else 0.0) for s in target)
-    return Score(prompt=tuple(context), target=scored, label="gold")
+    return Score(prompt=tuple(segments[: gold[0]]), target=tuple(segments[gold[0]: gold[-1] + 1]), label="gold")
 
 
 def gold_bytes(request: Score) -> int:
     """Return the UTF-8 length of the scored text of a gold request."""
-    return sum(len(s.text.encode()) for s in request.target if s.learn > 0)
+    return sum(len(s.text.encode()) for s in request.target)
 
 
 def requests_of(benchmark: Benchmark, item: Item, setting: Setting) -> list[Request]:
     """Return a benchmark's requests for an item, plus the gold request when bits per byte is asked for (always last)."""
     own = benchmark.requests(item, setting) if set(setting.metrics) - {"bits_per_byte"} else []
     return own + ([gold_request(item, setting)] if "bits_per_byte" in setting.metrics else [])
+
+
+def answer(backend: Backend, asked: Sequence[tuple[str, int, Request]], seed: int) -> list[Sample]:
+    """Return a model's samples for (item, request number, request) triples, in their order."""
+    generated = [(i, n, r) for i, n, r in asked if isinstance(r, Generate)]
+    scored = [(i, n, r) for i, n, r in asked if isinstance(r, Score)]
+    found: dict[tuple[str, int], list[Sample]] = {}
+    for (item, number, _), samples in zip(generated, backend.generate([r for _, _, r in generated], seed), strict=True):
+        found[item, number] = [dataclasses.replace(s, item=item, request=number) for s in samples]
+    for (item, number, _), sample in zip(scored, backend.score([r for _, _, r in scored]), strict=True):
+        found[item, number] = [dataclasses.replace(sample, item=item, request=number)]
+    return [s for item, number, _ in asked for s in found[item, number]]
 
 
 def judge_all(benchmark: Benchmark, items: Sequence[Item], samples: Mapping[str, Sequence[Sample]], setting: Setting,

@@ -6,6 +6,7 @@ Not covered: what a benchmark asks and accepts (benchmarks/), models (lm/).
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -29,8 +30,9 @@ from leaven.core.tables import (
     write_verdicts,
 )
 from leaven.core.types import Sample, Verdict
+from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
-from leaven.evals.harness import Setting, judge_all, metrics_of, open_benchmark, requests_of
+from leaven.evals.harness import Setting, answer, judge_all, metrics_of, open_benchmark, requests_of
 
 
 def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
@@ -44,7 +46,7 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     """Write items.parquet from rows of a file or of the world.
 
     Args:
-        spec: benchmark, options, limit.
+        spec: benchmark, name (what the study calls it), options, limit.
         inputs: `examples` (a folder with examples.parquet) or `file`; `plugin:*` files are imported first.
         out: Receives items.parquet and report.json.
         ctx: Unused beyond the stop flag.
@@ -58,10 +60,8 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     if "examples" in inputs:
         rows = read_table(inputs["examples"] / "examples.parquet", EXAMPLES).iter_rows(named=True)
     else:
-        from leaven.data.sources.files import read_rows
-
-        rows = iter(read_rows(inputs["file"]))
-    items = list(itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"]))
+        rows = _whole_rows(inputs["file"])
+    items = [dataclasses.replace(item, benchmark=spec["name"]) for item in itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"])]
     if not items:
         raise DataError(f"benchmark {spec['benchmark']}: expected at least one item, found none")
     counts: dict[str, int] = defaultdict(int)
@@ -103,7 +103,7 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
             ctx.check_stop()
             asked = [(item.id, number, request) for item in items[start: start + block]
                      for number, request in enumerate(requests_of(benchmark, item, setting))]
-            write_samples(part, backend.answer(asked, seed=spec["seed"], stop=ctx.stop))
+            write_samples(part, answer(backend, asked, spec["seed"]))
         samples += read_samples(part)
         ctx.progress(min(start + block, len(items)), len(items), "items")
     write_samples(out / "samples.parquet", samples)
@@ -132,6 +132,14 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     write_verdicts(out / "verdicts.parquet", verdicts)
     (out / "report.json").write_text(json.dumps(_counts(verdicts), sort_keys=True))
     _write_timings(out, "judge", began, cpu)
+
+
+def _whole_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a benchmark file; unlike training data, one broken row stops everything (scores would not be comparable)."""
+    for row in read_rows(path):
+        if row.problem or not isinstance(row.value, dict):
+            raise DataError(f"{row.where}: expected a benchmark row (a mapping), {row.problem or 'found ' + row.start}; repair the file")
+        yield row.value
 
 
 def _counts(verdicts: list[Verdict]) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""`leaven plan`: builds the data of a study (cheap, cached, no training) and says what the rest would cost.
+
+Data steps run because only they know tokens, cuts and rows without loss; nothing else is built or spent.
+Not covered: the formulas (engine/cost.py), drawing tables (cli.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leaven.api.running import execute, load, run_dir_of
+from leaven.core.tables import read_examples
+from leaven.data.tokenise import Rendered, preview
+from leaven.data.tokenizer import Tokenizer
+from leaven.engine.cost import TrainingCost, training_costs
+from leaven.engine.estimate import Forecast, forecast
+from leaven.engine.plan import Plan, build_plan, differences, format_of
+from leaven.engine.run import Outcome
+from leaven.engine.store import Store
+from leaven.spec.runtime import store_path
+
+DATA_STEPS = ("leaven.data.", "leaven.engine.stages:")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a study will do and cost; `outcome` is how building its data ended (None when it was not built)."""
+
+    plan: Plan
+    forecasts: list[Forecast]
+    costs: list[TrainingCost]
+    differences: list[dict[str, Any]]
+    outcome: Outcome | None
+    previews: list[tuple[str, Rendered]]
+
+
+def plan(path: Path | str, set: Sequence[str] = (), *, build_data: bool = True, previews: int = 0,
+         log: Callable[[Any], None] | None = None) -> PlanReport:
+    """Return what running a study would do, cost and train on.
+
+    Args:
+        path: The study file.
+        set: `dotted.path=value` overrides.
+        build_data: Build sources, tokens and order tables so that counts are exact; skipped where files are absent.
+        previews: Rendered examples per condition and source.
+        log: Receives engine events while data is built.
+
+    Raises:
+        StudyError: When the study file is wrong.
+    """
+    loaded = load(path, set)
+    found = build_plan(loaded, allow_missing_files=True)
+    store = Store(store_path(loaded.study.runtime))
+    folder = run_dir_of(loaded)
+    data = [n.id for n in found.nodes if n.function.startswith(DATA_STEPS)]
+    outcome = None
+    if build_data and not found.missing:
+        outcome = execute(found, folder, only=data, log=log, resume=f"leaven plan {path}")
+    forecasts = forecast(found.nodes, store, run_dir=folder)
+    rendered = _previews(found, forecasts, store, previews) if previews else []
+    return PlanReport(found, forecasts, training_costs(forecasts, store), differences(loaded.cells), outcome, rendered)
+
+
+def _previews(found: Plan, forecasts: list[Forecast], store: Store, n: int) -> list[tuple[str, Rendered]]:
+    """Render the first examples of every condition's stages from built sources."""
+    folders = {f.node.id: store.path(f.key) for f in forecasts if f.state == "cached"}
+    by_id = {node.id: node for node in found.nodes}
+    rows: list[tuple[str, Rendered]] = []
+    for cell in {c.condition: c for c in found.loaded.cells}.values():
+        run = next(r for r in found.runs if r.condition == cell.condition)
+        for name, stage in cell.data.stages.items():
+            tokenizer = by_id[run.models[name]].inputs["tokenizer"]
+            folder = folders.get(tokenizer) if isinstance(tokenizer, str) else Path(tokenizer.path)
+            for source in stage.mixture:
+                examples = folders.get(found.sources[cell.condition][source])
+                if folder is None or examples is None:
+                    continue
+                for shown in preview(read_examples(examples / "examples.parquet"), format_of(stage, source), Tokenizer.load(folder), n,
+                                     stage.max_tokens, stage.truncate if stage.truncate != "error" else "right"):
+                    rows.append((f"{cell.condition} / {name} / {source}", shown))
+    return rows

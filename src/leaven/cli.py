@@ -1,0 +1,177 @@
+"""The command line: parse, call one verb of the API, print. No logic of its own.
+
+`leaven --help` imports neither torch nor table libraries; each command imports its verb when it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+import leaven
+from leaven.errors import LeavenError
+
+app = typer.Typer(name="leaven", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Which training data makes a language model reason and code better? One study file in, one answered report out.",
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="Run folder (runs/NAME) or study file.", show_default=False)]
+SetOption = Annotated[Optional[list[str]], typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the study, for example train.lr=1e-3; repeatable.")]  # noqa: UP045
+LogOption = Annotated[str, typer.Option("--log", metavar="MODE", help="Progress: auto, plain, json or quiet.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(help="quickstart, or any name together with --data.", show_default=False)],
+        folder: Annotated[Optional[Path], typer.Argument(help="Where to write; default ./NAME.", show_default=False)] = None,  # noqa: UP045
+        data: Annotated[Optional[Path], typer.Option(help="Your training rows: does adding them help? (with / without / random control)")] = None,  # noqa: UP045
+        model: Annotated[Optional[Path], typer.Option(help="A local Hugging Face folder to tune instead of a small model from scratch.")] = None) -> None:  # noqa: UP045
+    """Write a ready study: `leaven new quickstart`, or one about your own data."""
+    study = leaven.new(name, folder, data=data, model=model)
+    print(f"wrote {study}\nnext: leaven plan {study}    what it will do and cost\n      leaven run {study}")
+
+
+@app.command()
+def run(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
+        workers: Annotated[int, typer.Option(help="Steps at a time; 0 means one per core.")] = 0) -> None:
+    """Run a study, or go on with it: build data, train, evaluate, analyse, report."""
+    with _watch(log) as show:
+        result = leaven.run(study, tuple(set or ()), log=show, workers=workers or None)
+    _print_result(result)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def plan(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
+         preview: Annotated[int, typer.Option("--preview", metavar="N", help="Show N rendered examples per condition and source.")] = 0,
+         no_data: Annotated[bool, typer.Option("--no-data", help="Do not build the data; token counts are then upper bounds.")] = False,
+         as_json: JsonOption = False) -> None:
+    """Say what a study will do and cost: steps, what is cached and why, tokens, FLOPs, memory, disk, hours."""
+    from leaven.api.shown import plan_json, plan_text
+
+    with _watch(log) as show:
+        report = leaven.plan(study, tuple(set or ()), build_data=not no_data, previews=preview, log=show)
+    print(plan_json(report) if as_json else plan_text(report))
+    raise typer.Exit(report.outcome.exit_code if report.outcome else 0)
+
+
+@app.command()
+def status(run: RunPath, as_json: JsonOption = False) -> None:
+    """Show every step of a run, what failed and why, and the command that resumes."""
+    from leaven.api.shown import status_text
+
+    found = leaven.status(run)
+    print(json.dumps(found, indent=1) if as_json else status_text(found))
+
+
+@app.command()
+def why(run: RunPath, artifact: Annotated[str, typer.Argument(help="A step as `status` names it, such as code_only/seed-0/model.", show_default=False)]) -> None:
+    """Say why an artifact was built: which input, setting or version changed."""
+    print("\n".join(leaven.why(run, artifact)))
+
+
+@app.command()
+def results(run: RunPath, by: Annotated[Optional[list[str]], typer.Option(help="Group by a column (condition, benchmark, difficulty ...); repeatable.")] = None,  # noqa: UP045
+            sql: Annotated[str, typer.Option(help="SQL over the tables results, scores, curves, realised, findings.")] = "",
+            as_json: JsonOption = False) -> None:
+    """Print the tables of a run, or query them with SQL."""
+    from leaven.api.shown import table_text
+
+    found = leaven.results(run)
+    frame = found.sql(sql) if sql else found.table(by=by or ["condition", "benchmark", "metric"])
+    print(frame.write_json() if as_json else table_text(frame))
+
+
+@app.command()
+def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or several with --against.", show_default=False)],
+            against: Annotated[Optional[list[Path]], typer.Option(help="Files of the other side (several files a side are seeds); repeatable.")] = None,  # noqa: UP045
+            cluster: Annotated[Optional[str], typer.Option(metavar="COL", help="Column that groups items which stand or fall together.")] = None,  # noqa: UP045
+            metric: Annotated[Optional[str], typer.Option(metavar="COL", help="Score column, when several fit.")] = None,  # noqa: UP045
+            item: Annotated[Optional[str], typer.Option(metavar="COL", help="Item id column, when several fit.")] = None,  # noqa: UP045
+            as_json: JsonOption = False) -> None:
+    """Compare two result files of any tool item by item: difference A - B, interval, McNemar, minimum detectable effect."""
+    from leaven.api.shown import comparison_json
+
+    if against:
+        left, right = list(a), list(against)
+    elif len(a) == 2:
+        left, right = a[:1], a[1:]
+    else:
+        raise typer.BadParameter(f"expected two files, or --against for several a side; found {len(a)} files")
+    found = leaven.compare(left, right, cluster=cluster, metric=metric, item=item)
+    print(comparison_json(found) if as_json else found)
+
+
+@app.command()
+def report(study: StudyFile, set: SetOption = None, log: LogOption = "auto") -> None:
+    """Write the report of a study again (what is missing in the store runs first)."""
+    with _watch(log) as show:
+        result = leaven.report(study, tuple(set or ()), log=show)
+    _print_result(result)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def gc(store: Annotated[Optional[Path], typer.Option(help="Artifact store; default LEAVEN_STORE or .leaven.")] = None,  # noqa: UP045
+       delete: Annotated[bool, typer.Option("--delete", help="Delete; without it only say what would be freed.")] = False) -> None:
+    """Free artifacts that no run folder names any more."""
+    from leaven.api.shown import garbage_text
+
+    print(garbage_text(leaven.gc(store, dry_run=not delete), delete))
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this machine offers (sandbox, compilers, extras) and what each missing piece would enable."""
+    from leaven.api.shown import checks_json, checks_text
+
+    checks = leaven.doctor()
+    print(checks_json(checks) if as_json else checks_text(checks))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of study files (for editors)."""
+    print(json.dumps(leaven.schema(), indent=1))
+
+
+def _print_result(result: Any) -> None:
+    """Print the answer, a small table, the report's path; and what failed."""
+    from leaven.api.shown import result_text
+
+    print(result_text(result), flush=True)
+
+
+@contextmanager
+def _watch(mode: str) -> Iterator[Any]:
+    """Yield the engine's event callback for a progress mode."""
+    from leaven.engine.progress import watch
+
+    if mode not in ("auto", "plain", "json", "quiet"):
+        raise typer.BadParameter(f"--log: expected auto, plain, json or quiet, found {mode!r}")
+    with watch(mode) as show:  # type: ignore[arg-type]
+        yield show
+
+
+def main() -> None:
+    """Run the command line; errors leaven raises on purpose print their message and set the exit code."""
+    try:
+        app()
+    except LeavenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

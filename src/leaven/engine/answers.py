@@ -1,0 +1,113 @@
+"""The last two nodes of every study: the analysis of all runs and the report.
+
+They are built from references only, so that they can be made again from the runs that worked when others failed.
+Not covered: what the steps compute (analysis/run.py, report/render.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import leaven
+from leaven.core.hashing import digest, plain
+from leaven.errors import StudyError
+
+if TYPE_CHECKING:
+    from leaven.engine.plan import Plan, RunRef
+
+Add = Callable[..., str]
+
+
+def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ()) -> None:
+    """Add the nodes `analysis` and `report`; runs whose steps are in `without` (failed or blocked) are left out of both.
+
+    Raises:
+        StudyError: When no run is left.
+    """
+    study = plan.loaded.study
+    runs = list(plan.runs)
+    usable = [(r, name) for r in runs for name in study.measure if r.verdicts[name] not in without]
+    if not usable:
+        raise StudyError("no run of the study has verdicts; see `leaven status` for what failed")
+    inputs: dict[str, str] = {f"items:{name}": plan.items[name] for _, name in usable}
+    for run, name in usable:
+        inputs[_input("verdicts", run, name)] = run.verdicts[name]
+    for run in runs:
+        for stage in run.models:
+            if run.models[stage] not in without:
+                inputs[_input("curve", run, stage)] = run.models[stage]
+            if run.orders[stage] not in without:
+                inputs[_input("order", run, stage)] = run.orders[stage]
+    cells = [{"condition": r.condition, "level": r.level, "seed": r.seed} for r in runs]
+    spec = {"study": study.study, "question": study.question, "contrasts": [_contrast(c) for c in study.contrasts],
+            "runs": [{**cell, "benchmark": name, "input": _input("verdicts", r, name), "node": r.verdicts[name]}
+                     for r, cell in zip(runs, cells, strict=True) for name in study.measure],
+            "curves": [{**cell, "input": _input("curve", r, s), "node": r.models[s]} for r, cell in zip(runs, cells, strict=True) for s in r.models],
+            "orders": [{**cell, "input": _input("order", r, s)} for r, cell in zip(runs, cells, strict=True) for s in r.orders]}
+    analysis = add("analysis", "leaven.analysis.run:analyse", spec, inputs, ("analysis",))
+    shown = _browsed(plan, without)
+    report_inputs = {"analysis": analysis, **{f"items:{n}": plan.items[n] for _, n in usable}}
+    for run, name in shown:
+        report_inputs[_input("samples", run, name)] = run.samples[name]
+        report_inputs[_input("verdicts", run, name)] = run.verdicts[name]
+    for condition in plan.sources:
+        report_inputs |= {f"source:{node}": node for node in plan.sources[condition].values() if node not in without}
+    add("report", "leaven.report.render:report", _report_spec(plan, usable, {(r.id, n) for r, n in shown}), report_inputs, ("report",))
+
+
+def _input(kind: str, run: RunRef, name: str) -> str:
+    """Return the input name of one artifact of a run."""
+    return f"{kind}:{run.condition}:{run.level}:{run.seed}:{name}"
+
+
+def _contrast(contrast: Any) -> dict[str, Any]:
+    """Return a declared contrast as the analysis reads it."""
+    found = plain(contrast)
+    found["where"] = {k: v for k, v in found["where"].items() if v is not None}
+    lower = found.pop("lower_is_better")
+    return {**found, "direction": "lower" if lower else None}
+
+
+def _browsed(plan: Plan, without: Collection[str]) -> list[tuple[RunRef, str]]:
+    """Return the runs whose samples the report shows: the first seed of every condition that worked, at the first level."""
+    found: dict[tuple[str, str], tuple[RunRef, str]] = {}
+    for run in plan.runs:
+        for name in run.samples:
+            if run.verdicts[name] not in without:
+                found.setdefault((run.condition, name), (run, name))
+    return list(found.values())
+
+
+def _report_spec(plan: Plan, usable: list[tuple[RunRef, str]], shown: set[tuple[str, str]]) -> dict[str, Any]:
+    """Return the study's facts that the report tells: what was compared, trained, measured, under which licences."""
+    from leaven.engine.plan import differences
+
+    loaded, study = plan.loaded, plan.loaded.study
+    differs = differences(loaded.cells)
+    first = next(iter(study.conditions))
+    conditions = {name: {"description": c.description,
+                         "differs": [d["path"] for d in differs if d["values"].get(name) != d["values"].get(first)]}
+                  for name, c in study.conditions.items()}
+    what = {k: v for k, v in loaded.raw.items() if k not in ("runtime", "lock")}
+    licences = {}
+    for condition, sources in plan.sources.items():
+        cell = next(c for c in loaded.cells if c.condition == condition)
+        for name, node in sources.items():
+            source = cell.data.sources[name]
+            origin = source.file or (f"subset of {source.subset_of}" if source.subset_of else f"leaven world: {', '.join(source.world.families) if source.world else ''}")
+            licence = source.licence or ("Apache-2.0" if source.world else "not stated")
+            licences[node] = {"source": name, "licence": licence, "origin": origin, "input": f"source:{node}"}
+    runs = [{"id": f"{r.id}/{name}", "condition": r.condition, "seed": r.seed, "level": r.level, "benchmark": name, "node": r.verdicts[name],
+             "verdicts_input": _input("verdicts", r, name) if (r.id, name) in shown else None,
+             "samples_input": _input("samples", r, name) if (r.id, name) in shown else None, "items_input": f"items:{name}"} for r, name in usable]
+    return {"study": study.study, "question": study.question, "version": leaven.__version__, "lock_digest": digest(what),
+            "conditions": conditions, "differences": differs, "licences": list(licences.values()), "seeds": list(study.seeds),
+            "model": plain(study.model), "train": plain(study.train), "tokenizer": plain(study.tokenizer),
+            "stages": {name: plain(stage) for name, stage in study.data.stages.items()},
+            "benchmarks": {n: _described(m) for n, m in study.measure.items()}, "runs": runs}
+
+
+def _described(measure: Any) -> Mapping[str, Any]:
+    """Return a benchmark's declaration without empty fields."""
+    return {k: v for k, v in plain(measure).items() if v not in (None, {}, [])}

@@ -1,0 +1,143 @@
+"""A plan and its built order tables -> tokens, parameters, FLOPs, memory, disk and hours, before anything is spent.
+
+Tokens are exact once the data steps are built, else bounded from batch x max_tokens x steps. FLOPs = 6 x (matrix parameters +
+head) + attention, per trained token (Kaplan et al. 2020, section 2.1). Hours come from the store's own history of such runs,
+else from a matrix-product rate measured now. Not covered: evaluation (its history alone speaks).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leaven.core.tables import read_table
+from leaven.engine.estimate import Forecast
+from leaven.engine.graph import Node
+from leaven.engine.store import Store
+
+EFFICIENCY = 0.3
+"""Share of the bare matrix-product rate that small-model training reaches on a CPU (MFU 0.16-0.67, benchmarks/results/training.json)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """Expected cost of one training step of the graph; `exact` says whether tokens come from a built order table."""
+
+    node: str
+    state: str
+    steps: int
+    tokens: int
+    learned_tokens: int
+    exact: bool
+    parameters: int
+    flops: float
+    memory_bytes: int
+    disk_bytes: int
+    hours: float
+
+
+def training_costs(forecasts: list[Forecast], store: Store) -> list[TrainingCost]:
+    """Return one row per training step, in graph order."""
+    by_id = {f.node.id: f for f in forecasts}
+    rate = _matrix_flops_per_second()
+    return [_cost(f, by_id, store, rate) for f in forecasts if f.node.function == "leaven.lm.loop:train"]
+
+
+def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate: float) -> TrainingCost:
+    node = forecast.node
+    order = by_id[str(node.inputs["order"])]
+    steps, tokens, learned, exact = _amount(order, store)
+    done = node.inputs.get("continue")
+    if isinstance(done, str):  # the shared prefix is trained once, by the other condition
+        earlier = _amount(by_id[str(by_id[done].node.inputs["order"])], store)
+        steps, tokens, learned = steps - earlier[0], tokens - earlier[1], learned - earlier[2]
+    model = node.spec["model"]
+    vocabulary = _vocabulary(node, by_id, store)
+    parameters, matrices = parameter_counts(model, vocabulary) if model["kind"] == "tiny" else _folder_counts(node)
+    length = int(order.node.spec["max_tokens"])
+    width, layers = int(model.get("width", 4096)), int(model.get("layers", 32))
+    flops = tokens * (6.0 * matrices + 6.0 * layers * width * length)
+    batch_tokens = int(order.node.spec["batch"]) * min(length, max(1, tokens // max(1, steps * int(order.node.spec["batch"]))))
+    memory = parameters * 16 + batch_tokens * (layers * width * 34 + vocabulary * 8)
+    hours = forecast.estimate.wall_s / 3600 if forecast.estimate.based_on else flops / (rate * EFFICIENCY) / 3600
+    return TrainingCost(node.id, forecast.state, steps, tokens, learned, exact, parameters, flops, memory, parameters * 12, hours)
+
+
+def parameter_counts(model: Mapping[str, Any], vocabulary: int) -> tuple[int, int]:
+    """Return (all parameters, parameters that multiply: all but the input embedding) of an embedded model.
+
+    Layer: q, k, v, o (4 d^2), gate, up, down (3 d f), two norms (2 d); embedding V d, once when tied; final norm d.
+    """
+    width, layers = int(model["width"]), int(model["layers"])
+    ffn = int(model["ffn"] or -(-(8 * width // 3) // 16) * 16)
+    layer = 4 * width**2 + 3 * width * ffn + 2 * width
+    matrices = layers * layer + width + vocabulary * width
+    return matrices + (0 if model["tie"] else vocabulary * width), matrices
+
+
+def _amount(order: Forecast, store: Store) -> tuple[int, int, int, bool]:
+    """Return (steps, tokens, learned tokens, exact) of an order table: read when built, bounded otherwise."""
+    if order.state == "cached":
+        table = read_table(store.path(order.key) / "order.parquet")
+        last = table["step"].max()
+        return (int(last) + 1 if isinstance(last, int) else 0, int(table["n_tokens"].sum()), int(table["n_learned_tokens"].sum()), True)
+    spec = order.node.spec
+    per_step = int(spec["batch"]) * int(spec["max_tokens"])
+    budget = dict(spec["budget"])
+    if "steps" in budget:
+        steps = int(budget["steps"])
+    elif "examples" in budget:
+        steps = -(-int(budget["examples"]) // int(spec["batch"]))
+    else:
+        steps = -(-int(budget.get("tokens") or budget.get("learned_tokens") or 0) // per_step)
+    return steps, steps * per_step, steps * per_step, False
+
+
+def _vocabulary(node: Node, by_id: Mapping[str, Forecast], store: Store) -> int:
+    """Return the vocabulary size of a training step's tokenizer."""
+    source = node.inputs["tokenizer"]
+    if isinstance(source, str):
+        tokenizer = by_id[source]
+        if tokenizer.state == "cached":
+            return int(json.loads((store.path(tokenizer.key) / "report.json").read_text())["vocab_size"])
+        return int(tokenizer.node.spec["vocab_size"])
+    return int(_config(Path(source.path)).get("vocab_size", 32000))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return config.json of a model folder, {} when absent."""
+    path = folder / "config.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _folder_counts(node: Node) -> tuple[int, int]:
+    """Return the parameter count of a Hugging Face folder from its configuration (Llama-like), or from its weight files' size."""
+    source = node.inputs.get("init")
+    folder = Path(source.path) if source is not None and not isinstance(source, str) else None
+    config = _config(folder) if folder else {}
+    if not {"hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"} <= config.keys():
+        weights = sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 4 if folder and folder.is_dir() else 0
+        return weights, weights
+    width, ffn = config["hidden_size"], config["intermediate_size"]
+    shared = config.get("num_key_value_heads", config.get("num_attention_heads", 1)) / config.get("num_attention_heads", 1)
+    layer = (2 + 2 * shared) * width**2 + 3 * width * ffn + 2 * width
+    matrices = int(config["num_hidden_layers"] * layer + width + config["vocab_size"] * width)
+    return matrices + (0 if config.get("tie_word_embeddings") else config["vocab_size"] * width), matrices
+
+
+def _matrix_flops_per_second() -> float:
+    """Measure this machine's fp32 matrix-product rate on one shape, in about 50 ms."""
+    rng = np.random.Generator(np.random.Philox(0))
+    a, b = rng.standard_normal((512, 256), dtype=np.float32), rng.standard_normal((256, 256), dtype=np.float32)
+    a @ b
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.05:
+        a @ b
+        count += 1
+    return count * 2.0 * 512 * 256 * 256 / (time.perf_counter() - began)
