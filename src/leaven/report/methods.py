@@ -1,7 +1,7 @@
 """Resolved study facts -> the methods paragraphs of a report, in the past tense and ready for a paper.
 
-Only what the facts state is said; a missing fact shortens a sentence and is never guessed. The effect rule is the one of the
-architecture: a t interval over per-seed paired differences with items clustered, Holm over the declared contrasts.
+Only what the facts state is said; a missing fact shortens a sentence and is never guessed. The rule is the one of analysis/effect.py
+and analysis/rule.py.
 Not covered: results (the answer sentence comes from analysis/).
 """
 
@@ -13,11 +13,13 @@ from typing import Any
 from leaven.report.facts import ReportData
 from leaven.report.wording import amount, plural, seeds_text, value_text
 
-RULE = ("An effect is the mean over seeds of the paired difference between two conditions on the same items; its 95 % interval is a "
-        "t interval over those per-seed differences with items clustered. p values of the declared contrasts are adjusted by Holm. "
-        "The interval of one condition's score describes that score alone and is not used to compare conditions. "
-        "A contrast favours (opposes) the first-named condition when its interval excludes zero in that direction, shows no "
-        "difference when the interval stays within what the study declared or could detect as relevant, and is inconclusive otherwise.")
+RULE = ("An effect is the mean difference between two conditions on the same items, paired by seed. Its 95 % interval treats seeds and "
+        "item clusters as random: the variance between seeds, between clusters and of single seed-cluster cells is estimated from the "
+        "paired differences, and each part keeps its own t quantile (Cameron, Gelbach and Miller 2011; Graybill and Wang 1980). "
+        "p values of the declared contrasts are adjusted by Holm. The declared rule: no difference, when the interval lies within the "
+        "margin (the declared one, else the effect detectable with 80 % power, at most 10 points for pass rates); favours (opposes), "
+        "when the interval excludes zero on the better (worse) side and the adjusted p is at most 0.05; inconclusive otherwise. The "
+        "interval of one condition's score describes that score alone and is not used to compare conditions.")
 
 
 def methods(data: ReportData) -> tuple[str, ...]:

@@ -24,11 +24,12 @@ def _entry(kind: str, key: str, **fields: str) -> str:
     return f"@{kind}{{{key},\n" + "".join(f"  {name:<{width}} = {{{value}}},\n" for name, value in fields.items()) + "}"
 
 
-_LEAVEN = Reference(
-    "leaven", (),
-    "leaven: which training data makes a language model reason and code better? Software, version 0.1.0, 2026.",
-    _entry("software", "leaven", title="leaven: Which Training Data Makes a Language Model Reason and Code Better?", version="0.1.0",
-           year="2026", license="Apache-2.0"))
+def _leaven(version: str) -> Reference:
+    title = "leaven: Which Training Data Makes a Language Model Reason and Code Better?"
+    stated = {"version": version} if version else {}
+    return Reference("leaven", (), f"{title} Software{', version ' + version if version else ''}, 2026.",
+                     _entry("software", "leaven", title=title, **stated, year="2026", license="Apache-2.0"))
+
 
 REFERENCES: tuple[Reference, ...] = (
     Reference(
@@ -70,12 +71,12 @@ REFERENCES: tuple[Reference, ...] = (
 )
 
 
-def cited(keys: Sequence[str]) -> tuple[Reference, ...]:
-    """Return the references that `keys` name (all four when none does), then leaven.
+def cited(keys: Sequence[str], version: str = "") -> tuple[Reference, ...]:
+    """Return the references that `keys` name (all four when none does), then leaven at `version`.
 
     A key that is not one of ours is kept as its own line, so that a study's own citation is never lost.
     """
     known = [r for r in REFERENCES if r.key in keys or any(a in keys for a in r.aliases)]
-    names = {n for r in (*REFERENCES, _LEAVEN) for n in (r.key, *r.aliases)}
+    names = {"leaven"} | {n for r in REFERENCES for n in (r.key, *r.aliases)}
     own = [Reference(k, (), k, "") for k in keys if k not in names]
-    return (*(known or (REFERENCES if not own else ())), *own, _LEAVEN)
+    return (*(known or (REFERENCES if not own else ())), *own, _leaven(version))

@@ -23,7 +23,7 @@ from leaven.report.methods import methods
 from leaven.report.read import read_report
 from leaven.report.references import cited
 from leaven.report.svg import Canvas
-from leaven.report.wording import (MISSING, amount, clip, interval, level_text, number, p_value, plural, seeds_counted, seeds_text, value_text)
+from leaven.report.wording import (MISSING, amount, clip, interval, level_text, number, p_value, plural, printable, seeds_counted, seeds_text, value_text)
 
 MAX_OUTPUT_CHARACTERS = 2_000
 DECISIONS = {"favours": ("favours", "\u25b2 favours"), "opposes": ("opposes", "\u25bc opposes"),
@@ -56,9 +56,14 @@ def render_html(data: ReportData) -> str:
 def _template() -> Any:
     folder = Path(__file__).parent
     environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True)
+                              lstrip_blocks=True, finalize=_printed)
     environment.globals["style"] = (folder / "style.css").read_text(encoding="utf-8")
     return environment.get_template("template.html")
+
+
+def _printed(value: Any) -> Any:
+    """Return what the template prints for `value`: plain text without control characters, markup as it is."""
+    return printable(value) if type(value) is str else value
 
 
 def _context(data: ReportData) -> dict[str, Any]:
@@ -67,11 +72,11 @@ def _context(data: ReportData) -> dict[str, Any]:
     contrasts_deep = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
     scores = [_score(s, data, provenance) for s in data.scores if s.difficulty is None]
     by_difficulty = _by_difficulty(data, provenance)
-    references = cited(data.references)
+    references = cited(data.references, data.version)
     context = {
         "d": data, "contrasts": contrasts, "contrasts_deep": contrasts_deep, "scores": scores, "by_difficulty": by_difficulty,
         "score_measure": _shared_measure(scores), "contrast_measure": _shared_measure(contrasts), "provenance": provenance.rows,
-        "primary": next((c for c in contrasts if c["primary"]), None), "no_primary": _no_primary(data), "basis": _basis(data),
+        "primary": next((c for c in contrasts if c["primary"] and c["estimate"] != MISSING), None), "no_primary": _no_primary(data), "basis": _basis(data),
         "warnings": _warnings(data), "figures": figures(data), "final_loss": _final_loss(data), "mixtures": _mixtures(data),
         "samples": [_shown(s, data) for s in data.samples], "samples_note": _samples_note(data), "methods": methods(data),
         "condition_names": [c.name for c in data.conditions], "described": [c for c in data.conditions if c.description],
@@ -192,13 +197,17 @@ def _mark(condition: str, data: ReportData) -> str:
 
 
 def _no_primary(data: ReportData) -> str:
+    primary = data.primary_contrast()
+    if primary is not None:
+        return f"{contrast_label(primary)} could not be taken. {primary.sentence}".strip()
     if data.primary:
-        return f"The primary contrast {data.primary} could not be computed."
+        return f"The primary contrast {data.primary} is not among the findings."
     return "This study declares no primary contrast."
 
 
 def _basis(data: ReportData) -> dict[str, str]:
     primary = data.primary_contrast()
+    primary = primary if primary is not None and primary.estimate is not None else None
     overall = [s for s in data.scores if s.difficulty is None]
     seeds = primary.seeds if primary else tuple(sorted({x for s in overall for x in s.seeds})) or data.seeds
     items = primary.n_items if primary else max((s.n_items for s in overall), default=0)

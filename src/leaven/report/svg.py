@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import escape
 
+from leaven.report.wording import printable
+
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down", "plus")
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B5618F", "#B57A00", "#2B8CC4", "#3A3A3A")
 DARK = ("#5FA8E0", "#EE7D3B", "#2BB78F", "#DB94BC", "#E69F00", "#8CD0F5", "#E6E3DC")
@@ -41,8 +43,8 @@ class Canvas:
     def text(self, x: float, y: float, words: str, *, cls: str = "", anchor: str = "start", full: str = "") -> None:
         """Place words with their baseline at y; `full` is the untruncated text shown on hover."""
         place = "" if anchor == "start" else f' text-anchor="{anchor}"'
-        hint = f"<title>{escape(full)}</title>" if full and full != words else ""
-        self.parts.append(f'<text x="{coordinate(x)}" y="{coordinate(y)}"{_class(cls)}{place}>{hint}{escape(words)}</text>')
+        hint = f"<title>{escape(printable(full))}</title>" if full and full != words else ""
+        self.parts.append(f'<text x="{coordinate(x)}" y="{coordinate(y)}"{_class(cls)}{place}>{hint}{escape(printable(words))}</text>')
 
     def line(self, x1: float, y1: float, x2: float, y2: float, *, cls: str, width: float = 1.0, dash: str = "") -> None:
         """Draw a straight line."""
@@ -75,7 +77,7 @@ class Canvas:
         name = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
         style = f"<style>{STANDALONE_STYLE}</style>" if standalone else ""
         return (f'<svg{name} {size}{_class(cls)} role="img" aria-labelledby="{ident}-t {ident}-d">'
-                f'<title id="{ident}-t">{escape(title)}</title><desc id="{ident}-d">{escape(description)}</desc>{style}'
+                f'<title id="{ident}-t">{escape(printable(title))}</title><desc id="{ident}-d">{escape(printable(description))}</desc>{style}'
                 + "".join(self.parts) + "</svg>")
 
 

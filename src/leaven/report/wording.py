@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 MISSING = "\u2013"
 """Shown where there is no number; tables explain it as "not measured"."""
@@ -109,15 +112,25 @@ def _ems(character: str) -> float:
 
 
 def shorten(text: str, width: float, size: float = 13, *, bold: bool = False) -> str:
-    """Return `text`, cut in its middle with an ellipsis so that it fits `width` px (ends of long names tell them apart)."""
+    """Return `text`, cut in its middle with an ellipsis so that it fits `width` px (ends of long names tell
+    them apart); both sides of "a vs b" are cut alike."""
     if text_width(text, size, bold=bold) <= width:
         return text
+    sides = text.split(" vs ")
+    if len(sides) == 2 and width > 8 * size:
+        half = (width - text_width(" vs ", size, bold=bold)) / 2
+        return " vs ".join(shorten(side, half, size, bold=bold) for side in sides)
     for keep in range(len(text) - 1, 1, -1):
         head = (keep + 1) // 2
         cut = text[:head].rstrip() + "\u2026" + text[len(text) - (keep - head):].lstrip()
         if text_width(cut, size, bold=bold) <= width:
             return cut
     return "\u2026"
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters and lone surrogates replaced by U+FFFD; newlines and tabs stay."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def clip(text: str, limit: int) -> tuple[str, int]:
