@@ -6,10 +6,11 @@ three parts rest on very different degrees of freedom (2 to 9 for seeds, dozens 
 (Satterthwaite) covers 92 to 99 %. So each part keeps its own t quantile and the half-widths add in quadrature (modified large-sample
 intervals, Graybill & Wang 1980):
 
-    half^2 = t[S-1]^2 max(V_seeds - (1 - 1/S) V_both, 0) + t[G-1]^2 max(V_clusters - V_both, 0) + t[(S-1)(G-1)]^2 V_both
+    half^2 = t[S-1]^2 max(V_seeds - 3/4 V_both, 0) + t[(S-1)(G-1)]^2 V_both + max(t[G-1]^2 (V_clusters - V_both), -1/2 t[(S-1)(G-1)]^2 V_both)
 
 It is exactly the paired t interval over seeds when items add nothing, and exactly the clustered paired t over items when seeds add nothing.
-The factor 1 - 1/S was found by simulation: benchmarks/coverage.py shows 93-97 % at 3, 4, 5 and 10 seeds (docs/statistics.md).
+The shares 3/4 and 1/2 (how far noise may be subtracted from a part that chance has made small) were found by simulation:
+benchmarks/coverage.py shows 93-97 % at 3, 4, 5 and 10 seeds (docs/statistics.md).
 Not covered: choosing, pairing and checking the scores (contrasts.py); what the interval means for the answer (rule.py).
 
 Shape legend: S seeds, N items, G clusters; leading axes (...) are independent replications.
@@ -31,13 +32,16 @@ from leaven.errors import DataError, RefusedError
 
 Floats = NDArray[np.float64]
 
+FROM_SEEDS, BELOW_BOTH = 0.75, 0.5
+"""How much of V_both is taken out of V_seeds, and how far V_clusters may cancel it; chosen by benchmarks/coverage.py."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Variance parts of a mean difference and the degrees of freedom each rests on; arrays when replications are batched.
 
     `seeds` and `clusters` both contain `both` (the seed-by-cluster noise) in expectation. `None` degrees of freedom: the part cannot
-    be estimated (one seed, or one cluster) and is left out. `shrink` is the share of `both` taken out of `seeds`.
+    be estimated (one seed, or one cluster) and is left out.
     """
 
     seeds: Any
@@ -46,20 +50,17 @@ class Parts:
     df_seeds: Any
     df_clusters: float | None
     df_both: Any
-    shrink: float
 
     def variance(self) -> Any:
-        """Return the estimated variance of the mean difference (truncated at its non-negative parts)."""
-        return np.maximum(self.seeds - self.both, 0) + np.maximum(self.clusters - self.both, 0) + self.both
+        """Return the estimated variance of the mean difference (seeds + clusters - both, truncated)."""
+        return np.maximum(self.seeds - self.both, 0) + self.both + np.maximum(self.clusters - self.both, -BELOW_BOTH * self.both)
 
     def half_width(self, alpha: float = 0.05) -> Any:
         """Return half the width of the 1 - alpha interval; the formula of this module's docstring."""
-        total = 0.0
-        for variance, df in ((np.maximum(self.seeds - self.shrink * self.both, 0), self.df_seeds),
-                             (np.maximum(self.clusters - self.both, 0), self.df_clusters), (self.both, self.df_both)):
-            if df is not None:
-                total = total + scipy_stats.t.isf(alpha / 2, df) ** 2 * variance
-        return np.sqrt(total)
+        seeds, clusters, both = (0.0 if df is None else scipy_stats.t.isf(alpha / 2, df) ** 2
+                                 for df in (self.df_seeds, self.df_clusters, self.df_both))
+        total = seeds * np.maximum(self.seeds - FROM_SEEDS * self.both, 0) + both * self.both
+        return np.sqrt(total + np.maximum(clusters * (self.clusters - self.both), -BELOW_BOTH * both * self.both))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +120,7 @@ def unpaired_parts(treatment_SN: Floats, control_SN: Floats, clusters: Sequence[
     n_t, n_c = treatment_SN.shape[-2], control_SN.shape[-2]
     return Parts(seeds=side_t.seeds + side_c.seeds, clusters=both_sides.clusters, both=side_t.both + side_c.both,
                  df_seeds=_welch_df(side_t.seeds, side_c.seeds, n_t - 1, n_c - 1), df_clusters=both_sides.df_clusters,
-                 df_both=None if side_t.df_both is None else side_t.df_both + side_c.df_both,
-                 shrink=1 - 0.5 * (1 / n_t + 1 / n_c))
+                 df_both=None if side_t.df_both is None else side_t.df_both + side_c.df_both)
 
 
 def effect(treatment_SN: Floats, control_SN: Floats, clusters: Sequence[Any], *, seeds: Sequence[int],
@@ -194,7 +194,7 @@ def _parts_of(sums_SG: Floats, share_G: Floats) -> Parts:
             rest_SG = sums_SG - sums_SG.mean(-2, keepdims=True) - share_G * (means_S - mean[..., None])[..., None]
             both = (rest_SG**2).sum((-1, -2)) / (n_seeds * (n_seeds - 1)) / correction
     return Parts(seeds=seeds, clusters=clusters, both=both, df_seeds=n_seeds - 1 if n_seeds > 1 else None, df_clusters=df_clusters,
-                 df_both=(n_seeds - 1) * df_clusters if n_seeds > 1 and df_clusters is not None else None, shrink=1 - 1 / n_seeds)
+                 df_both=(n_seeds - 1) * df_clusters if n_seeds > 1 and df_clusters is not None else None)
 
 
 def _guard(parts: Parts, binary: bool, effective: float, notes: list[str]) -> Parts:
@@ -213,7 +213,7 @@ def _guard(parts: Parts, binary: bool, effective: float, notes: list[str]) -> Pa
         notes.append("every paired difference is the same: the interval assumes one discordant cluster more than was seen")
         # Agresti & Min 2005 for zero discordant pairs: half a pseudo-count in each cell of the 2x2 table
         return Parts(seeds=parts.seeds, clusters=np.float64(1 / (effective + 2) ** 2), both=parts.both, df_seeds=parts.df_seeds,
-                     df_clusters=parts.df_clusters or 1.0, df_both=parts.df_both, shrink=parts.shrink)
+                     df_clusters=parts.df_clusters or 1.0, df_both=parts.df_both)
     return parts
 
 

@@ -63,8 +63,7 @@ def planned_mde(n_seeds: int, n_clusters: int, spread: Spread, power: float = 0.
     both = spread.both**2 / (n_seeds * n_clusters)
     parts = Parts(seeds=spread.seeds**2 / n_seeds + both, clusters=spread.clusters**2 / n_clusters + both, both=both,
                   df_seeds=n_seeds - 1 if n_seeds > 1 else None, df_clusters=float(n_clusters - 1) if n_clusters > 1 else None,
-                  df_both=float((n_seeds - 1) * (n_clusters - 1)) if n_seeds > 1 and n_clusters > 1 else None,
-                  shrink=1 - 1 / n_seeds)
+                  df_both=float((n_seeds - 1) * (n_clusters - 1)) if n_seeds > 1 and n_clusters > 1 else None)
     se = math.sqrt(float(parts.variance()))
     return minimum_detectable_effect(se, effective_df(float(parts.half_width(alpha)), se, alpha), power, alpha)
 
