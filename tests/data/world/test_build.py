@@ -61,7 +61,7 @@ def test_n_is_split_evenly_and_small_difficulties_give_all_they_have():
     difficulties=st.sets(st.integers(1, 6), min_size=1),
     split=st.sampled_from(["train", "test"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_n_is_exact_and_as_even_as_the_difficulties_allow(n, difficulties, split):
     exist = {1: 8, 2: 64, 3: 40}  # at least: depth 3 has about 64 of 512 in test
     if n > sum(exist.get(d, n) for d in difficulties):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from leaven.data.sources.world.families import arithmetic, kinship, list_programs, logical, programs, symbolic
+from leaven.data.sources.world.families import (
+    arithmetic,
+    kinship,
+    list_programs,
+    logical,
+    pipelines,
+    programs,
+    symbolic,
+)
 from leaven.data.sources.world.family import Family
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for module in (list_programs, programs, symbolic, logical, kinship, arithmetic)
+    for module in (list_programs, pipelines, programs, symbolic, logical, kinship, arithmetic)
     for family in module.FAMILIES
 }
