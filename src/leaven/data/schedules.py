@@ -45,9 +45,10 @@ def constant(t: np.ndarray, share: float) -> np.ndarray:
 @SCHEDULES("phases")
 def phases(t: np.ndarray, share: float, *, shares: Sequence[float], lengths: Sequence[float] | None = None) -> np.ndarray:
     """Piecewise constant: `shares` of the phases, equally long unless `lengths` (relative) are given."""
+    shares = list(shares)
     lengths = [1.0] * len(shares) if lengths is None else list(lengths)
     if not shares or len(lengths) != len(shares) or min(lengths) <= 0:
-        raise StudyError(f"schedule.options: expected one positive length per share, found shares {list(shares)}, lengths {lengths}")
+        raise StudyError(f"schedule.options: expected one positive length per share, found shares {shares}, lengths {lengths}")
     width = np.asarray(lengths, dtype=np.float64) / np.sum(lengths)
     edges = np.concatenate([[0.0], np.cumsum(width)])
     edges[-1] = 1.0
@@ -141,7 +142,8 @@ class Weights:
     def between(self, t0: np.ndarray | float, t1: np.ndarray | float) -> np.ndarray:
         """Return the mean weights over the progress intervals [t0, t1]: float64[blocks, sources], rows sum to 1."""
         t0, t1 = np.atleast_1d(np.asarray(t0, dtype=np.float64)), np.atleast_1d(np.asarray(t1, dtype=np.float64))
-        return (self._cumulative(t1) - self._cumulative(t0)) / (t1 - t0)[:, None]
+        weights = (self._cumulative(t1) - self._cumulative(t0)) / (t1 - t0)[:, None]
+        return np.where(np.abs(weights) < _EPSILON, 0.0, weights)  # a share of zero stays zero despite rounding
 
     def blocks(self, n: int) -> np.ndarray:
         """Return the weights of `n` equally long blocks: float64[n, sources]; their mean is `share` up to rounding."""
