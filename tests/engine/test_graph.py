@@ -31,6 +31,7 @@ def test_order_respects_inputs_and_otherwise_the_given_order():
     ([node("a", links=("x",)), node("b", links=("x/y",))], "lies inside link 'x'"),
     ([node("a", links=("../x",))], "below the run folder"),
     ([node("a", links=("/x",))], "below the run folder"),
+    ([node("../a")], "expected a step name"),
 ])
 def test_graphs_that_cannot_run_are_refused(graph, words):
     with pytest.raises(StudyError, match=words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from leaven.core.hashing import tree_digest
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.engine.run import run
 from leaven.engine.status import read_status
-from leaven.engine.store import Store, follow
+from leaven.engine.store import follow
 from leaven.errors import StudyError
 
 
@@ -122,13 +123,17 @@ def artifact(tmp_path: Path, link: str) -> Path:
     return follow(tmp_path / "run" / link)
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest"])
+@pytest.mark.parametrize("harm", ["flip", "rot", "truncate", "delete", "manifest"])
 def test_damaged_artifacts_are_built_again(go, tmp_path, harm):
     nodes = [node("a", links=("a",)), node("b", inputs={"x": "a"}, links=("b",))]
     go(*nodes)
     before, victim = tree_digest(artifact(tmp_path, "a")), artifact(tmp_path, "a") / "text.txt"
     if harm == "flip":
         victim.write_text("A")
+    elif harm == "rot":  # the bytes change and nothing says so
+        times = victim.stat()
+        victim.write_text("A")
+        os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
     elif harm == "truncate":
         victim.write_text("")
     elif harm == "delete":

@@ -110,6 +110,8 @@ def in_order(nodes: Iterable[Node]) -> list[Node]:
     """
     by_id: dict[str, Node] = {}
     for node in nodes:
+        if not node.id or Path(node.id).is_absolute() or ".." in Path(node.id).parts:  # logs/<id>.log
+            raise StudyError(f"expected a step name like 'condition/seed-1/model', found {node.id!r}")
         if node.id in by_id:
             raise StudyError(f"two steps are called {node.id!r}; every step needs its own name")
         by_id[node.id] = node

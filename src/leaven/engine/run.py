@@ -23,6 +23,7 @@ from leaven.engine.collect import Root
 from leaven.engine.estimate import History, recipe_of, sources_of
 from leaven.engine.executors import Executor, Report, Task, TaskInput
 from leaven.engine.executors.local import LocalExecutor, cores
+from leaven.engine.executors.worker import failure_kind
 from leaven.engine.graph import FileInput, Node, descendants, in_order
 from leaven.engine.provenance import leaves, redactor, secret_values, worker_environ
 from leaven.engine.status import Event, Record, State
@@ -182,7 +183,10 @@ class _Run:
         stopped = self.stopping > 0 and len(self.built) < len(self.nodes)
         state = "interrupted" if stopped else "failed" if failed else "done"
         links = {link for node in self.nodes for link in node.links}
-        self.root.close(links, complete=state == "done")
+        try:
+            self.root.close(links, complete=state == "done")
+        except OSError as error:
+            self._say(f"{self.root.path}: cannot be written: {error}")
         self.record.write(state, self._rows, None, now=True)
         self.record.event("run_finished", state=state, **{name: len(ids) for name, ids in by.items()}, resume=self.resume)
         return Outcome(by["done"], by["cached"], failed, by["blocked"], stopped)
@@ -207,7 +211,10 @@ class _Run:
                     continue
                 self.root.name(track.key)
                 self._find(track)
-        self.root.save()
+        try:
+            self.root.save()
+        except OSError as error:  # a full disk: `collect` may then not know this run, but steps that fit can go on
+            self._say(f"{self.root.path}: cannot be written: {error}")
 
     def _find(self, track: _Track) -> None:
         """Take a node's artifact from the store when it is there and sound."""
@@ -293,7 +300,7 @@ class _Run:
             for link in node.links:
                 place_link(self.run_dir, link, self.store.path(manifest.key))
         except (OSError, LeavenError) as error:
-            self._fail(track, str(error), "error")
+            self._fail(track, str(error), failure_kind(error))
             return
         self._move(track, state, "")
 

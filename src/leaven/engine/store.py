@@ -60,10 +60,11 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """Size and sha256 of one file's bytes, to notice damage (identity is `Manifest.digest`)."""
+    """Size, sha256 and time of writing of one file's bytes, to notice damage (identity is `Manifest.digest`)."""
 
     size: int
     sha256: str
+    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,10 @@ class Store:
         return self.root / "work" / key
 
     def lookup(self, key: str) -> Manifest | None:
-        """Return the manifest when the artifact is complete and every file has its recorded size, else None (see `damage`)."""
+        """Return the manifest when the artifact is complete and its files are as published, else None (see `damage`).
+
+        Cheap: a file is read only when its time of writing is not the recorded one.
+        """
         manifest = self._read(key)
         return manifest if manifest is not None and not self._damage(manifest, deep=False) else None
 
@@ -143,16 +147,17 @@ class Store:
         return manifest if manifest.key == key else None
 
     def _damage(self, manifest: Manifest, *, deep: bool) -> str:
-        """Compare files with their recorded sizes and, when deep, digests."""
+        """Compare files with their recorded sizes and, when they were written since or the look is deep, digests."""
         folder = self.path(manifest.key)
         for name, entry in manifest.files.items():
             try:
-                size = (folder / name).stat().st_size
+                found = (folder / name).stat()
             except OSError:
                 return f"{name} is missing"
-            if size != entry.size:
-                return f"{name} has {size} bytes instead of {entry.size}"
-            if deep and size < DEEP_LIMIT_BYTES and _bytes_digest(folder / name) != entry.sha256:
+            if found.st_size != entry.size:
+                return f"{name} has {found.st_size} bytes instead of {entry.size}"
+            suspect = found.st_mtime_ns != entry.mtime_ns or (deep and entry.size < DEEP_LIMIT_BYTES)
+            if suspect and _bytes_digest(folder / name) != entry.sha256:
                 return f"the content of {name} changed after it was published"
         return ""
 
@@ -183,7 +188,7 @@ class Store:
         key, out = recipe.key, self.work(recipe.key)
         names = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
         kept = [n for n in names if n.parts[0] != RESUME and n.as_posix() != MANIFEST]
-        files = {n.as_posix(): FileEntry((out / n).stat().st_size, _bytes_digest(out / n, sync=True)) for n in kept}
+        files = {n.as_posix(): _entry(out / n) for n in kept}
         manifest = Manifest(node, key, recipe, tree_digest(out), files, _now(), cost, fingerprint)
         write_json(out / MANIFEST, dataclasses.asdict(manifest))
         self.discard(key)
@@ -232,11 +237,15 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON so that readers see the old or the new text, never a part, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with part.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, indent=1, ensure_ascii=False, sort_keys=True)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8") as handle:
+            json.dump(value, handle, indent=1, ensure_ascii=False, sort_keys=True)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk must not fill up with leftovers
+        raise
 
 
 def remove(path: Path) -> None:
@@ -289,6 +298,12 @@ def flock(path: Path, kind: int, *, wait: bool) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def _entry(path: Path) -> FileEntry:
+    """Force a file to the disk and describe it."""
+    sha256, found = _bytes_digest(path, sync=True), path.stat()
+    return FileEntry(found.st_size, sha256, found.st_mtime_ns)
 
 
 def _bytes_digest(path: Path, *, sync: bool = False) -> str:

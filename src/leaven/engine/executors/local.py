@@ -135,8 +135,10 @@ class _Worker:
 
     def start(self, task: Task) -> None:
         """Send a task and open its log."""
-        Path(task.log).parent.mkdir(parents=True, exist_ok=True)
-        self.task, self._log = task, open(task.log, "wb")  # noqa: SIM115 (closed when the task ends)
+        self.task = task
+        with contextlib.suppress(OSError):  # a full disk must not end the run; the step's own failure says it
+            Path(task.log).parent.mkdir(parents=True, exist_ok=True)
+            self._log = open(task.log, "wb")  # closed when the task ends
         self.modules.add(task.function.partition(":")[0])
         self.send(dataclasses.asdict(task))
 
@@ -172,7 +174,7 @@ class _Worker:
 
     def _write(self, line: bytes) -> None:
         if self._log is not None:
-            with contextlib.suppress(OSError):  # a full disk must not end the run; the step's own failure says it
+            with contextlib.suppress(OSError):  # as above
                 self._log.write(self._redact(line.decode("utf-8", "replace")).encode() + b"\n")
                 self._log.flush()
 
