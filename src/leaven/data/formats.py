@@ -12,6 +12,7 @@ Not covered: tokens (tokenise.py), chat templates of other models (lm/hf.py).
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -42,6 +43,11 @@ def split_code(code: str) -> list[tuple[str, str]]:
     Parts: `signature` (decorators and the head of a def or class), `comment` (`#` comments and docstrings, with the white space
     before them), `body` (the rest). Code that does not parse is one `body`.
     """
+    return list(_split(code))
+
+
+@functools.lru_cache(maxsize=4096)  # procedural sources repeat few programs many times
+def _split(code: str) -> tuple[tuple[str, str], ...]:
     label = _code_labels(code)
     pieces: list[tuple[str, str]] = []
     start = 0
@@ -49,7 +55,7 @@ def split_code(code: str) -> list[tuple[str, str]]:
         if i == len(code) or label[i] != label[start]:
             pieces.append((label[start], code[start:i]))
             start = i
-    return pieces
+    return tuple(pieces)
 
 
 def _code_labels(code: str) -> list[str]:
