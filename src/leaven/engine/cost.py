@@ -1,8 +1,8 @@
 """A plan and its built order tables -> tokens, parameters, FLOPs, memory, disk and hours, before anything is spent.
 
 Tokens are exact once the data steps are built, else bounded from batch x max_tokens x steps. FLOPs = 6 x (matrix parameters +
-head) + attention, per trained token (Kaplan et al. 2020, section 2.1). Hours come from the store's own history of such runs,
-else from a matrix-product rate measured now. Not covered: evaluation (its history alone speaks).
+head) + attention, per trained token (Kaplan et al. 2020, section 2.1). Hours come from a
+matrix-product rate of this machine measured now, per processor second. Not covered: evaluation.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate:
     flops = tokens * (6.0 * matrices + 6.0 * layers * width * length)
     batch_tokens = int(order.node.spec["batch"]) * min(length, max(1, tokens // max(1, steps * int(order.node.spec["batch"]))))
     memory = parameters * 16 + batch_tokens * (layers * width * 34 + vocabulary * 8)
-    hours = forecast.estimate.wall_s / 3600 if forecast.estimate.based_on else flops / (rate * EFFICIENCY) / 3600
+    hours = flops / (rate * EFFICIENCY) / 3600
     return TrainingCost(node.id, forecast.state, steps, tokens, learned, exact, parameters, flops, memory, parameters * 12, hours)
 
 
@@ -132,12 +132,12 @@ def _folder_counts(node: Node) -> tuple[int, int]:
 
 
 def _matrix_flops_per_second() -> float:
-    """Measure this machine's fp32 matrix-product rate on one shape, in about 50 ms."""
+    """Measure this machine's fp32 matrix-product rate on one shape, in about 50 ms; processor time, so other load does not count."""
     rng = np.random.Generator(np.random.Philox(0))
     a, b = rng.standard_normal((512, 256), dtype=np.float32), rng.standard_normal((256, 256), dtype=np.float32)
     a @ b
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < 0.05:
+    began, count = time.process_time(), 0
+    while time.process_time() - began < 0.05:
         a @ b
         count += 1
-    return count * 2.0 * 512 * 256 * 256 / (time.perf_counter() - began)
+    return count * 2.0 * 512 * 256 * 256 / (time.process_time() - began)

@@ -104,8 +104,8 @@ class Stage:
     """Training slots per optimiser step."""
     max_tokens: int = 512
     """Longest row."""
-    truncate: Literal["right", "drop", "keep_code", "error"] = "error"
-    """What happens to longer examples; what was cut is counted."""
+    truncate: Literal["right", "drop", "keep_code", "split", "error"] = "error"
+    """What happens to longer examples (split: consecutive rows, for long documents); what was cut is counted."""
     pack: Literal["none", "best_fit"] = "none"
     """Whether several examples share a row (attention is reset between them)."""
     repeat: Literal["error", "repeat"] = "error"
