@@ -51,8 +51,8 @@ def execute(jobs: Iterable[Job], *, workers: int = 0, tier: str = "auto", strict
         Interrupted: `stop` turned true.
     """
     chosen = best_tier() if tier == "auto" else check_tier(tier)
-    count = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
-    pool = _Pool(chosen, count, strict, allow_unsafe, share)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = _Pool(chosen, workers or cores, strict, allow_unsafe, share)
     total = len(jobs) if hasattr(jobs, "__len__") else 0
     source, given, taken = iter(jobs), 0, 0
     exhausted = False
@@ -248,6 +248,8 @@ def _of_process(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
         return "crash", f"ended by {name}"
     if mode != "script":
         return "error", f"the program ended its process (exit code {code}) before its tests were through"
+    if code == 76 and outcome.printed.startswith("the program holds "):
+        return "harness_error", f"refused at tier D: {outcome.printed.strip()} (ask for unsafe execution to run it anyway)"
     if code == 77 and outcome.printed.endswith("MemoryError\n"):
         return "memory", "MemoryError"
     if code:

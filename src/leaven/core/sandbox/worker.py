@@ -93,7 +93,7 @@ class Worker:
         patience_s = 30 + 2 * len(jobs) * limits.wall_s
         self._control.settimeout(patience_s)
         self._verdicts.settimeout(patience_s)
-        task = {"n": self._n, "mode": mode, "limits": dataclasses.asdict(limits), "stdin": jobs[0].stdin,
+        task = {"n": self._n, "mode": mode, "limits": dataclasses.asdict(limits), "stdin": jobs[0].stdin, "unsafe": unsafe,
                 "programs": [{"program": j.program} for j in jobs]}
         words: dict[int, list] = {}
         try:

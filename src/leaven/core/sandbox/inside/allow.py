@@ -29,7 +29,7 @@ _HIDDEN = {  # public names that evaluate text, set attributes by computed name,
     "copy": {"Error", "error", "dispatch_table"},
     "collections": {"UserDict", "UserList", "UserString", "ChainMap"},
 }
-_NAMES = frozenset("""exec eval compile open input globals locals vars dir getattr setattr delattr id help exit quit exit breakpoint
+_NAMES = frozenset("""exec eval open input globals locals vars dir getattr setattr delattr id help exit quit breakpoint
 memoryview copyright credits license gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_origin cr_await ag_frame ag_code ag_await tb_frame tb_next
 tb_lasti f_back f_globals f_locals f_builtins f_code f_trace f_lineno mro register with_traceback func_globals func_code
 func_closure _evaluate cr_running modules""".split())
@@ -113,13 +113,13 @@ def restricted_builtins(modules: Modules, write: Any) -> dict[str, Any]:
     return table
 
 
-def reason_against(code: CodeType, modules: Modules) -> str:
-    """Return why `code` may not share a process, or "" when it may."""
+def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] = frozenset()) -> str:
+    """Return why `code` may not share a process, or "" when it may; `permitted` names are let through."""
     todo, imports, stored = [code], False, False
     while todo:
         one = todo.pop()
         names = one.co_names
-        bad = modules.refused.intersection(names)
+        bad = modules.refused.intersection(names) - permitted
         if bad:
             return f"the name {sorted(bad)[0]!r}"
         for name in names:

@@ -18,6 +18,7 @@ import allow
 import plaindata
 
 REPLY_LIMIT = 64 << 20
+REFUSED_EXIT, MEMORY_EXIT = 76, 77  # exit codes of a script, believed only with the text that goes with them
 
 
 class OutputLimit(BaseException):
@@ -181,18 +182,29 @@ def _describe(problem: BaseException) -> list:
     return ["x", type(problem).__name__, text.encode("utf-8", "replace").decode(), own, names[0] if names else "Exception"]
 
 
-def run_script(program: str) -> int:
-    """Run a program as __main__ with its own stdin and stdout; return the exit code (1 and a traceback line for an exception)."""
+def run_script(program: str, modules: allow.Modules | None) -> int:
+    """Run a program as __main__ with its own stdin and stdout; return the exit code (1 and a last line for an exception).
+
+    With `modules` (tier D) only what the allow-list accepts runs, reading through `input` and writing through `print`; exit code
+    76 and the reason otherwise.
+    """
     module = ModuleType("__main__")
     sys.modules["__main__"] = module
     status = 0
     try:
-        exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)
+        code = compile(program, "<program>", "exec", dont_inherit=True)
+        if modules is not None:
+            reason = allow.reason_against(code, modules, frozenset(("input",)))
+            if reason:
+                os.write(2, f"the program holds {reason}\n".encode("utf-8", "replace"))
+                return REFUSED_EXIT
+            module.__dict__["__builtins__"] = allow.restricted_builtins(modules, sys.stdout.write) | {"input": input}
+        exec(code, module.__dict__)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except MemoryError:
         os.write(2, b"MemoryError\n")
-        return 77
+        return MEMORY_EXIT
     except BaseException as problem:
         os.write(2, ": ".join(_describe(problem)[1:3]).encode("utf-8", "replace") + b"\n")
         status = 1

@@ -264,11 +264,11 @@ class Judge:
             for code in codes:
                 _names(code, wanted)
             wanted.add(job["entry_point"])
-            loaded = link.ask("load", index, sorted(n for n in wanted if n and not hasattr(builtins, n)))
+            loaded = link.ask("load", index, sorted(n for n in wanted if n and not n.startswith("__")))
             if loaded[0] == "refused":
                 return self.report(index, batch, "refused", f"the program holds {loaded[1]}")
             if batch["strict"]:
-                self.run_tests(link, job, codes, loaded[0], place)
+                self.run_tests(link, job, codes, own_names(loaded[0], wanted, job["entry_point"]), place)
             else:
                 link.ask("check", job["tests"], job["entry_point"])
             status, detail = "pass", ""
@@ -283,11 +283,9 @@ class Judge:
                     status, detail = classify(problem, place[0], job["tests"])
         return self.report(index, batch, status, detail, printed)
 
-    def run_tests(self, link: Link, job: dict, codes: list[CodeType], found: Any, place: list[int]) -> None:
+    def run_tests(self, link: Link, job: dict, codes: list[CodeType], found: dict[str, Any], place: list[int]) -> None:
         """Execute every test text in one namespace; call `check(entry_point)` where the tests define it but never call it."""
         space: dict[str, Any] = {"__name__": "tests"}
-        if type(found) is not dict:
-            raise Forged("no table of names")
         for name, form in found.items():
             if type(form) is dict and "M" in form:
                 if form["M"] in sys.stdlib_module_names:
@@ -307,6 +305,18 @@ class Judge:
         self.supervisor.send([batch["n"], index, status, detail[:1000], printed])
         self.tell("j", index)
         return status
+
+
+def own_names(found: Any, wanted: set[str], entry_point: str) -> dict[str, Any]:
+    """Return which of the program's names the tests may see: those asked for; builtins only where nothing else is used.
+
+    A program that defines its own `set` must not decide what `set(answer) == set(expected)` means, but a task whose function is
+    called `sum` must work: builtin names count when they are the entry point or when the program defines no other name in use.
+    """
+    if type(found) is not dict:
+        raise Forged("no table of names")
+    plain = {n: f for n, f in found.items() if n in wanted and (n == entry_point or not hasattr(builtins, n))}
+    return plain or {n: f for n, f in found.items() if n in wanted}
 
 
 def classify(problem: BaseException, place: int, tests: list[str]) -> tuple[str, str]:

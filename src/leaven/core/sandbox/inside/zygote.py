@@ -95,7 +95,8 @@ class Zygote:
             if not shared:
                 forget_own_modules()
             if rpc is None:
-                status = candidate.run_script(task["programs"][0]["program"])
+                proven_only = self.cage.tier == "D" and not task["unsafe"]
+                status = candidate.run_script(task["programs"][0]["program"], self.modules if proven_only else None)
             else:
                 channel = plaindata.Channel(_socket.socket(fileno=RPC_FD), 1 << 30)
                 candidate.Candidate(channel, task["programs"], self.modules if shared else None,
@@ -157,11 +158,14 @@ class Zygote:
             try:
                 task = self.control.receive()
             except EOFError:
-                return
+                break
             report = self.run(task)
             self.control.send(report)
             if report["reason"].startswith("judge"):
                 return  # the judge's conversation with the supervisor is cut; a fresh worker is cheap
+        if self.judge_pid:
+            self.judge_control.close()  # the judge ends by itself; waiting counts its CPU time
+            os.waitpid(self.judge_pid, 0)
 
 
 class Watch:
