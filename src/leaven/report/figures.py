@@ -201,7 +201,7 @@ def _draw_forest(panels: Sequence[Panel], width: float) -> Canvas:
 
 def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) -> float:
     narrow = canvas.width < 500
-    left, right = (8.0, canvas.width - 8) if narrow else (label_width, canvas.width - 172)
+    left, right = (12.0, canvas.width - 14) if narrow else (label_width, canvas.width - 172)
     step = 46.0 if narrow else 30.0
     low, high = _extent(panel)
     at = _scale(low, high, left, right)
@@ -290,7 +290,8 @@ def _draw_lines(lines: Sequence[Line], axes: Axes, width: float) -> Canvas:
     longest = max(text_width(line.label) for line in lines) + 26
     gutter = 0.0 if narrow else min(max(longest, 70.0), 230.0)
     height = max(250.0 if narrow else 300.0, (0 if narrow else 16.0 * len(lines)) + 40)
-    left, right, top, bottom = 44.0, width - gutter - 8, 26.0, 26.0 + height - 60
+    top = 40.0 if axes.shaded else 26.0
+    left, right, bottom = 44.0, width - gutter - 14, top + height - 60
     canvas = Canvas(width)
     at_x, at_y = _scale(*axes.x, left + 4, right - 4), _scale(*axes.y, bottom, top)
     if axes.shaded:
