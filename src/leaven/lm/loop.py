@@ -31,6 +31,7 @@ from leaven.lm.batches import Batch, TrainingOrder, open_order
 from leaven.lm.checkpoints import copy_tokenizer, load_state, read_json, save_state, write_json
 from leaven.lm.compiling import compile_choice
 from leaven.lm.optimise import FlatAdamW, learning_rate
+from leaven.lm.process import prepare_process
 
 BF16_FROM_WIDTH = 96
 
@@ -86,7 +87,7 @@ def train(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
         StudyError: the spec does not fit the model.
         Interrupted: a stop was asked for; the checkpoint is in out/_resume.
     """
-    torch.set_num_threads(max(1, ctx.runtime.threads))
+    prepare_process(ctx.runtime)
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     order = open_order(inputs["order"], inputs, str(spec["stage"]), tokenizer.pad_id)
     model = open_trainable(spec, inputs, tokenizer, ctx)
@@ -136,7 +137,7 @@ class Run:
         self.settings: Mapping[str, Any] = spec["train"]
         self.dtype = pick_dtype(self.settings.get("dtype", "auto"), model.width)
         self.optimizer = FlatAdamW(model.module, self.settings, self.dtype)
-        model.module.to(self.dtype)  # buffers; the parameters are views of the flat vector and already have it
+        model.module.train()
         self.progress = Progress(0, [])
         self.tokens_here, self.started, self.cpu_started = 0, time.perf_counter(), time.process_time()
         self.compiled, self.notes = compile_choice(

@@ -58,20 +58,11 @@ class FlatAdamW:
         self.work_grad = torch.zeros_like(self.work)
         self.gradient = self.work_grad if dtype == torch.float32 else torch.zeros_like(self.master)
         self._point(self.work, self.work_grad)
-        groups = [
-            {"params": [self._leaf(slice(0, self.split))], "weight_decay": float(train.get("weight_decay") or 0.0)}
-        ]
-        if self.split < len(self.master):
-            groups.append({"params": [self._leaf(slice(self.split, None))], "weight_decay": 0.0})
-        beta1, beta2 = train.get("betas") or (0.9, 0.95)
-        self.adamw = torch.optim.AdamW(
-            groups, lr=0.0, betas=(float(beta1), float(beta2)), eps=float(train.get("eps") or 1e-8), fused=True
-        )
-
-    def _leaf(self, part: slice) -> Tensor:
-        leaf = self.master[part].detach().requires_grad_()
-        leaf.grad = self.gradient[part]
-        return leaf
+        self.decay = float(train.get("weight_decay") or 0.0)
+        self.betas = tuple(float(b) for b in train.get("betas") or (0.9, 0.95))
+        self.eps = float(train.get("eps") or 1e-8)
+        self.first, self.second = torch.zeros_like(self.master), torch.zeros_like(self.master)
+        self.updates = torch.zeros((), device=device)
 
     def _point(self, values: Tensor, gradients: Tensor) -> None:
         """Make every parameter and its gradient a view of the flat vectors."""
@@ -97,9 +88,22 @@ class FlatAdamW:
         norm = float(torch.linalg.vector_norm(self.gradient))
         if self.clip > 0 and norm > self.clip:
             self.gradient.mul_(self.clip / norm)
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
-        self.adamw.step()
+        self.updates += 1
+        for part, decay in ((slice(0, self.split), self.decay), (slice(self.split, None), 0.0)):
+            vectors = ([v[part]] for v in (self.master, self.gradient, self.first, self.second))
+            # the kernel of torch.optim.AdamW(fused=True) without its class, whose first step imports torch._dynamo (1 CPU-second)
+            torch._fused_adamw_(
+                *vectors,
+                [],
+                [self.updates],
+                lr=rate,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=decay,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+            )
         if self.work is not self.master:
             self.work.copy_(self.master)
         else:
@@ -116,26 +120,18 @@ class FlatAdamW:
 
     def state(self) -> dict[str, Tensor]:
         """Return master weights and moments as flat vectors."""
-        empty = torch.zeros(0)
-        moments = [self.adamw.state.get(p, {}) for g in self.adamw.param_groups for p in g["params"]]
-        first = torch.cat([m.get("exp_avg", empty) for m in moments])
-        second = torch.cat([m.get("exp_avg_sq", empty) for m in moments])
-        updates = moments[0].get("step", torch.zeros(()))
-        return {"master": self.master, "exp_avg": first, "exp_avg_sq": second, "updates": updates.reshape(1)}
+        return {
+            "master": self.master,
+            "exp_avg": self.first,
+            "exp_avg_sq": self.second,
+            "updates": self.updates.reshape(1),
+        }
 
     def load_moments(self, state: Mapping[str, Tensor]) -> None:
         """Restore the moments and the update count of `state` (bias correction goes on where it was)."""
-        at = 0
-        for group in self.adamw.param_groups:
-            for parameter in group["params"]:
-                end = at + parameter.numel()
-                if len(state["exp_avg"]):
-                    self.adamw.state[parameter] = {
-                        "step": state["updates"].reshape(()).float().clone(),
-                        "exp_avg": state["exp_avg"][at:end].to(parameter.device, copy=True),
-                        "exp_avg_sq": state["exp_avg_sq"][at:end].to(parameter.device, copy=True),
-                    }
-                at = end
+        self.first.copy_(state["exp_avg"])
+        self.second.copy_(state["exp_avg_sq"])
+        self.updates.copy_(state["updates"][0])
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore master weights and moments."""

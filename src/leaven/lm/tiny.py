@@ -18,6 +18,7 @@ from leaven.errors import BackendError
 from leaven.lm.checkpoints import is_tiny, load_tiny, save_tiny
 from leaven.lm.local import LocalBackend
 from leaven.lm.loss import target_logprobs, weighted_loss
+from leaven.lm.process import prepare_process
 from leaven.lm.tiny_model import LayerCache, TinyConfig, TinyModel, document_mask, init_tiny, llama_weights
 
 
@@ -69,7 +70,7 @@ class TinyTrainable:
 
     def loss(self, hidden_MD: Tensor, targets_M: Tensor, weights_M: Tensor) -> Tensor:
         """Return the weighted loss of target tokens."""
-        return weighted_loss(hidden_MD, self.module.head_weight, targets_M, weights_M)
+        return weighted_loss(hidden_MD, self.module.head_weight, targets_M, weights_M, self.kernels)
 
     def logprobs(self, hidden_MD: Tensor, targets_M: Tensor) -> Tensor:
         """Return log p(target) in nats [M]."""
@@ -96,7 +97,7 @@ class TinyDecoder:
 
     def prefill(self, prompts: Sequence[list[int]], columns: int) -> Tensor:
         """Start a batch; return next-token logits [B,V]."""
-        device, config = self.model.cos.device, self.model.config
+        device, config = self.model.head_weight.device, self.model.config
         lengths = torch.tensor([len(p) for p in prompts], device=device)
         ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -138,7 +139,7 @@ class TinyBackend(LocalBackend):
     @classmethod
     def open(cls, folder: Path, resources: Resources) -> TinyBackend:
         """Load a folder written by training."""
-        torch.set_num_threads(max(1, resources.threads))
+        prepare_process(resources)
         tokenizer = Tokenizer.load(folder)
         model = load_tiny(folder, resources.device).eval()
         return cls(TinyTrainable(model, tokenizer), TinyDecoder(model), tokenizer, resources)

@@ -159,44 +159,71 @@ class _FastNorm(torch.autograd.Function):
         return (grad * gain).addcmul_(unit, along).mul_(scale), grad_gain, None
 
 
-class _FastHeads(torch.autograd.Function):
-    """Fused projection [B,T,(H+2K)E] -> rotated queries and keys and plain values [B,heads,T,E], one copy each way."""
+class _FastAttention(torch.autograd.Function):
+    """Fused projection [B,T,(H+2K)E] -> attention output [B,T,HE], with few copies and no pass over [B,H,T,T] beyond the softmax.
+
+    `turn` complex[.., T,1,E/2] holds the rotation of every position; `mask` is additive [T,T] or [B,1,T,T].
+    """
 
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, heads: int, kv_heads: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, qkv: Tensor, turn: Tensor, mask: Tensor, heads: int, kv_heads: int) -> Tensor:
         rows, tokens, _ = qkv.shape
         size = qkv.shape[-1] // (heads + 2 * kv_heads)
-        ctx.save_for_backward(cos, sin)
-        ctx.heads = heads, kv_heads, size
         split = qkv.view(rows, tokens, heads + 2 * kv_heads, size)
-        queries, keys = qkv.new_empty(rows, heads, tokens, size), qkv.new_empty(rows, kv_heads, tokens, size)
-        _rotate(split[:, :, :heads], cos, sin, 1.0, queries.transpose(1, 2))
-        _rotate(split[:, :, heads : heads + kv_heads], cos, sin, 1.0, keys.transpose(1, 2))
-        return queries, keys, split[:, :, heads + kv_heads :].transpose(1, 2).contiguous()
+        # 1/sqrt(E) rides on the queries' rotation, so scores need no pass of their own
+        q = _turned(split[:, :, :heads], turn * size**-0.5).view(-1, tokens, size)
+        k = _turned(split[:, :, heads : heads + kv_heads], turn)
+        v = split[:, :, heads + kv_heads :].transpose(1, 2).contiguous()
+        k, v = (_for_every_head(x, heads).view(-1, tokens, size) for x in (k, v))
+        if mask.dim() == 4:
+            mask = mask.expand(rows, heads, tokens, tokens).reshape(-1, tokens, tokens)
+        share = torch.baddbmm(mask, q, k.transpose(1, 2)).softmax(-1)
+        ctx.save_for_backward(q, k, v, share, turn)
+        ctx.shape = rows, tokens, heads, kv_heads, size
+        return torch.bmm(share, v).view(rows, heads, tokens, size).transpose(1, 2).reshape(rows, tokens, heads * size)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor) -> tuple[Tensor | None, ...]:
-        cos, sin = ctx.saved_tensors
-        heads, kv_heads, size = ctx.heads
-        rows, _, tokens, _ = grad_q.shape
-        out = grad_q.new_empty(rows, tokens, heads + 2 * kv_heads, size)
-        _rotate(grad_q.transpose(1, 2), cos, sin, -1.0, out[:, :, :heads])
-        _rotate(grad_k.transpose(1, 2), cos, sin, -1.0, out[:, :, heads : heads + kv_heads])
-        out[:, :, heads + kv_heads :].copy_(grad_v.transpose(1, 2))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, share, turn = ctx.saved_tensors
+        rows, tokens, heads, kv_heads, size = ctx.shape
+        grad = grad.view(rows, tokens, heads, size).transpose(1, 2).reshape(-1, tokens, size)
+        grad_v = torch.bmm(share.transpose(1, 2), grad)
+        scores = torch._softmax_backward_data(torch.bmm(grad, v.transpose(1, 2)), share, -1, share.dtype)
+        grad_q, grad_k = torch.bmm(scores, k), torch.bmm(scores.transpose(1, 2), q)
+        per_head = (rows, kv_heads, heads // kv_heads, tokens, size)
+        if kv_heads != heads:
+            grad_k, grad_v = grad_k.view(per_head).sum(2), grad_v.view(per_head).sum(2)
+        out = grad.new_empty(rows, tokens, heads + 2 * kv_heads, size)
+        back = turn.conj().resolve_conj()
+        _turn_into(grad_q.view(rows, heads, tokens, size).transpose(1, 2), back * size**-0.5, out[:, :, :heads])
+        middle = out[:, :, heads : heads + kv_heads]
+        _turn_into(grad_k.view(rows, kv_heads, tokens, size).transpose(1, 2), back, middle)
+        out[:, :, heads + kv_heads :].copy_(grad_v.view(rows, kv_heads, tokens, size).transpose(1, 2))
         return out.view(rows, tokens, -1), None, None, None, None
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: float, out: Tensor) -> None:
-    """Write the rotation of x [B,T,heads,E] by `sign` x the position angle into `out` (any strides)."""
-    half = x.shape[-1] // 2
-    low, high, out_low, out_high = x[..., :half], x[..., half:], out[..., :half], out[..., half:]
-    torch.mul(low, cos, out=out_low)
-    out_low.addcmul_(high, sin, value=-sign)
-    torch.mul(high, cos, out=out_high)
-    out_high.addcmul_(low, sin, value=sign)
+def _turned(x_BTHE: Tensor, turn: Tensor) -> Tensor:
+    """Return x rotated, in memory order [B,heads,T,E]."""
+    rows, tokens, heads, size = x_BTHE.shape
+    out = x_BTHE.new_empty(rows, heads, tokens, size)
+    _turn_into(x_BTHE, turn, out.transpose(1, 2))
+    return out
+
+
+def _turn_into(x_BTHE: Tensor, turn: Tensor, out_BTHE: Tensor) -> None:
+    """Write x rotated by `turn` into `out` (any strides): neighbouring numbers are one complex number, so it is one product."""
+    if x_BTHE.dtype == torch.float32:
+        pairs = [t.unflatten(-1, (-1, 2)) for t in (x_BTHE, out_BTHE)]
+        torch.mul(torch.view_as_complex(pairs[0]), turn, out=torch.view_as_complex(pairs[1]))
+    else:
+        wide = torch.view_as_complex(x_BTHE.float().unflatten(-1, (-1, 2))) * turn
+        out_BTHE.copy_(torch.view_as_real(wide).flatten(-2))
+
+
+def _for_every_head(x_BKTE: Tensor, heads: int) -> Tensor:
+    """Repeat key-value heads so that each query head has its own."""
+    return x_BKTE if x_BKTE.shape[1] == heads else x_BKTE.repeat_interleave(heads // x_BKTE.shape[1], 1)
 
 
 class RMSNorm(nn.Module):
@@ -232,31 +259,32 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.ffn, width, bias=False)
 
     def forward(
-        self,
-        x_BTD: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | None,
-        kernels: str,
-        cache: LayerCache | None = None,
+        self, x_BTD: Tensor, turn: Tensor, mask: Tensor | None, kernels: str, cache: LayerCache | None = None
     ) -> Tensor:
         """Return the stream after this layer; `mask` is additive and broadcasts to [B,1,T,S]; None means causal."""
-        q, k, v = self.heads(self.qkv(self.attention_norm(x_BTD, kernels)), cos, sin, kernels)
-        if cache is not None:
-            k, v = cache.extend(k, v)
-        mixed = attend(q, k, v, mask)
-        x_BTD = x_BTD + self.out(mixed.transpose(1, 2).reshape(*x_BTD.shape[:2], -1))
+        c = self.config
+        qkv = self.qkv(self.attention_norm(x_BTD, kernels))
+        short = not qkv.is_cuda and qkv.shape[1] <= SHORT_T
+        if kernels == "fast" and cache is None and short:
+            ones = causal_mask(qkv.shape[1], qkv.dtype) if mask is None else mask
+            mixed = _FastAttention.apply(qkv, turn, ones, c.heads, c.kv_heads)
+        else:
+            q, k, v = self.heads(qkv, turn)
+            if cache is not None:
+                k, v = cache.extend(k, v)
+            mixed = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        x_BTD = x_BTD + self.out(mixed)
         normed = self.ffn_norm(x_BTD, kernels)
         return x_BTD + self.down(F.silu(self.gate(normed)) * self.up(normed))
 
-    def heads(self, qkv: Tensor, cos: Tensor, sin: Tensor, kernels: str) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, qkv: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return rotated queries [B,H,T,E] and keys, and values [B,K,T,E]."""
         c = self.config
-        if kernels == "fast":
-            return _FastHeads.apply(qkv, cos, sin, c.heads, c.kv_heads)
-        split = qkv.view(*qkv.shape[:2], c.heads + 2 * c.kv_heads, c.head_size)
-        low, high = split[:, :, : c.heads + c.kv_heads].chunk(2, -1)
-        turned = torch.cat([low * cos - high * sin, high * cos + low * sin], -1).transpose(1, 2)
+        split = qkv.unflatten(-1, (c.heads + 2 * c.kv_heads, c.head_size))
+        # the same rotation in real arithmetic: compilers do not fuse complex numbers
+        cos, sin = torch.view_as_real(turn).to(qkv.dtype).unbind(-1)
+        even, odd = split[:, :, : c.heads + c.kv_heads].unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).transpose(1, 2)
         return turned[:, : c.heads], turned[:, c.heads :], split[:, :, c.heads + c.kv_heads :].transpose(1, 2)
 
 
@@ -282,30 +310,17 @@ class LayerCache:
 
 
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Tensor | None) -> Tensor:
-    """Return softmax(q k^T / sqrt(E) + mask) v as [B,H,T,E]; None stands for the causal mask.
-
-    The last query sees the last key, so T <= S is read as a continuation.
-    """
+    """Return softmax(q k^T / sqrt(E) + mask) v as [B,H,T,E]; without a mask queries are causal, or a single one sees all keys."""
     rows, heads, queries, size = q_BHTE.shape
     keys = k_BKSE.shape[2]
-    if k_BKSE.shape[1] != heads:
-        repeat = heads // k_BKSE.shape[1]
-        k_BKSE, v_BKSE = k_BKSE.repeat_interleave(repeat, 1), v_BKSE.repeat_interleave(repeat, 1)
+    k_BKSE, v_BKSE = _for_every_head(k_BKSE, heads), _for_every_head(v_BKSE, heads)
     if q_BHTE.is_cuda or keys > SHORT_T:
-        return F.scaled_dot_product_attention(
-            q_BHTE, k_BKSE, v_BKSE, attn_mask=mask, is_causal=mask is None and queries > 1
-        )
+        causal = mask is None and queries > 1
+        return F.scaled_dot_product_attention(q_BHTE, k_BKSE, v_BKSE, attn_mask=mask, is_causal=causal)
     if mask is None:
         mask = causal_mask(queries, q_BHTE.dtype) if queries > 1 else q_BHTE.new_zeros(1, 1)
-    else:
-        mask = mask.expand(rows, heads, queries, keys).reshape(rows * heads, queries, keys) if mask.dim() == 4 else mask
-    scores = torch.baddbmm(
-        mask,
-        q_BHTE.reshape(-1, queries, size),
-        k_BKSE.reshape(-1, keys, size).transpose(1, 2),
-        alpha=1.0 / math.sqrt(size),
-    )
-    return torch.bmm(scores.softmax(-1), v_BKSE.reshape(-1, keys, size)).view(rows, heads, queries, size)
+    scores = (q_BHTE * size**-0.5) @ k_BKSE.transpose(-1, -2) + mask
+    return scores.softmax(-1) @ v_BKSE
 
 
 _MASKS: dict[tuple[int, torch.dtype], Tensor] = {}
@@ -343,8 +358,8 @@ class TinyModel(nn.Module):
         self.kernels: Literal["fast", "plain"] = "fast"
         frequency = config.rope_theta ** -(torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size)
         angle = torch.arange(config.max_tokens, dtype=torch.float64)[:, None] * frequency
-        self.register_buffer("cos", angle.cos().float()[:, None], persistent=False)
-        self.register_buffer("sin", angle.sin().float()[:, None], persistent=False)
+        # a plain attribute: Module.to(bfloat16) would ruin complex numbers held as a buffer
+        self.turn = torch.polar(torch.ones_like(angle), angle)[:, None].to(torch.complex64)
 
     @property
     def head_weight(self) -> Tensor:
@@ -359,14 +374,12 @@ class TinyModel(nn.Module):
         cache: list[LayerCache] | None = None,
     ) -> Tensor:
         """Return the normalised last hidden states [B,T,D]; positions default to 0..T-1, the mask to causal."""
-        tokens = ids_BT.shape[1]
         x = self.embedding(ids_BT)
-        if positions_BT is None:
-            cos, sin = self.cos[:tokens].to(x.dtype), self.sin[:tokens].to(x.dtype)
-        else:
-            cos, sin = self.cos[positions_BT].to(x.dtype), self.sin[positions_BT].to(x.dtype)
+        if self.turn.device != x.device:
+            self.turn = self.turn.to(x.device)
+        turn = self.turn[: ids_BT.shape[1]] if positions_BT is None else self.turn[positions_BT]
         for i, layer in enumerate(self.layers):
-            x = layer(x, cos, sin, mask, self.kernels, cache[i] if cache else None)
+            x = layer(x, turn, mask, self.kernels, cache[i] if cache else None)
         return self.norm(x, self.kernels)
 
     def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -396,43 +409,51 @@ _NAMES = {
 }
 
 
+_OUTER = {
+    "embedding.weight": "model.embed_tokens.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
+
+
 def llama_weights(config: TinyConfig, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename this model's parameters (or their gradients) to LlamaForCausalLM's and split the fused projection."""
+    """Rename this model's parameters (or their gradients) to LlamaForCausalLM's and split the fused projection.
+
+    Rotated pairs are neighbours here and lie half a head apart in Llama; rows are reordered accordingly.
+    """
     result: dict[str, Tensor] = {}
     for name, value in named.items():
-        if name.startswith("layers."):
-            _, index, part, _ = name.split(".")
-            prefix = f"model.layers.{index}"
-            if part == "qkv":
-                sizes = [config.heads * config.head_size, *[config.kv_heads * config.head_size] * 2]
-                for letter, piece in zip("qkv", value.split(sizes), strict=True):
-                    result[f"{prefix}.self_attn.{letter}_proj.weight"] = piece
-            else:
-                result[f"{prefix}.{_NAMES[part]}.weight"] = value
+        if not name.startswith("layers."):
+            result[_OUTER[name]] = value
+            continue
+        _, index, part, _ = name.split(".")
+        prefix = f"model.layers.{index}"
+        if part == "qkv":
+            key_rows = config.kv_heads * config.head_size
+            q, k, v = value.split([config.heads * config.head_size, key_rows, key_rows])
+            result[f"{prefix}.self_attn.q_proj.weight"] = _halves(q, config.heads)
+            result[f"{prefix}.self_attn.k_proj.weight"] = _halves(k, config.kv_heads)
+            result[f"{prefix}.self_attn.v_proj.weight"] = v
         else:
-            result[
-                {
-                    "embedding.weight": "model.embed_tokens.weight",
-                    "norm.weight": "model.norm.weight",
-                    "head.weight": "lm_head.weight",
-                }[name]
-            ] = value
+            result[f"{prefix}.{_NAMES[part]}.weight"] = value
     return result
 
 
 def from_llama_weights(config: TinyConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return this model's state from LlamaForCausalLM names; the inverse of `llama_weights`."""
-    result: dict[str, Tensor] = {
-        "embedding.weight": weights["model.embed_tokens.weight"],
-        "norm.weight": weights["model.norm.weight"],
-    }
-    if not config.tie:
-        result["head.weight"] = weights["lm_head.weight"]
+    result = {ours: weights[theirs] for ours, theirs in _OUTER.items() if ours != "head.weight" or not config.tie}
     for i in range(config.layers):
         prefix = f"model.layers.{i}"
-        result[f"layers.{i}.qkv.weight"] = torch.cat(
-            [weights[f"{prefix}.self_attn.{letter}_proj.weight"] for letter in "qkv"]
-        )
+        q, k, v = (weights[f"{prefix}.self_attn.{letter}_proj.weight"] for letter in "qkv")
+        result[f"layers.{i}.qkv.weight"] = torch.cat([_pairs(q, config.heads), _pairs(k, config.kv_heads), v])
         for ours, theirs in _NAMES.items():
             result[f"layers.{i}.{ours}.weight"] = weights[f"{prefix}.{theirs}.weight"]
     return result
+
+
+def _halves(rows: Tensor, heads: int) -> Tensor:
+    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _pairs(rows: Tensor, heads: int) -> Tensor:
+    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
