@@ -77,7 +77,11 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> LoadedStudy:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of study files (`leaven schema`)."""
     schema = TypeAdapter(Study).json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "leaven study", **schema}
+    inherited = TypeAdapter(Optimiser).json_schema()["properties"]
+    for name, field in schema["$defs"]["Train"]["properties"].items():  # pydantic reads docstrings of a class's own fields only
+        if "description" not in field and name in inherited:
+            field["description"] = inherited[name].get("description", "")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "leaven study"}
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
