@@ -187,7 +187,7 @@ def _same_items(sides: list[pl.DataFrame], names: tuple[str, str], where: str) -
 
 def _array(side: pl.DataFrame, seeds: tuple[int, ...], items: tuple[str, ...]) -> np.ndarray:
     """Return mean scores [seeds, items] of one side; every cell exists by now."""
-    means = side.group_by("seed", "item").agg(pl.col("score").mean())
+    means = side.group_by("seed", "item", maintain_order=True).agg(pl.col("score").mean())
     row, column = {s: i for i, s in enumerate(seeds)}, {x: i for i, x in enumerate(items)}
     out = np.full((len(seeds), len(items)), np.nan)
     for seed, item, score in means.iter_rows():

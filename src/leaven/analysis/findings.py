@@ -107,9 +107,9 @@ def mixture_findings(realised: pl.DataFrame) -> list[Finding]:
     if realised.is_empty():
         return []
     keys = ["condition", "level", "stage", "source", "unit"]
-    per_seed = realised.group_by(*keys, "seed").agg(pl.col("planned").sum(), pl.col("realised").sum(),
+    per_seed = realised.sort("seed", "block").group_by(*keys, "seed", maintain_order=True).agg(pl.col("planned").sum(), pl.col("realised").sum(),
                                                     (pl.col("realised") - pl.col("planned")).abs().max().alias("worst_block"))
-    table = per_seed.group_by(keys).agg(pl.col("planned").mean(), pl.col("realised").mean(), pl.col("worst_block").max()).sort(keys)
+    table = per_seed.group_by(keys, maintain_order=True).agg(pl.col("planned").mean(), pl.col("realised").mean(), pl.col("worst_block").max()).sort(keys)
     return [Finding(id="mixture", kind="table", title="Planned and realised mixtures", data={"rows": table.to_dicts()})]
 
 

@@ -121,7 +121,7 @@ def mean_curve(rows: pl.DataFrame, column: str = "loss") -> pl.DataFrame:
     """Return mean, low, high and seeds of `column` per condition, level, stage and step (no interval with one seed)."""
     if column not in rows.columns:
         raise StudyError(f"curve: no column {column!r}; found {rows.columns}")
-    means = rows.group_by("condition", "level", "stage", "step").agg(
+    means = rows.sort("seed").group_by("condition", "level", "stage", "step", maintain_order=True).agg(
         pl.col(column).mean().alias("mean"), pl.col(column).std().alias("_sd"), pl.len().cast(pl.Int64).alias("seeds"),
         pl.col("n_tokens").mean(), pl.col("n_learned_tokens").mean())
     counts = {n: float(scipy_stats.t.isf(0.025, n - 1)) / math.sqrt(n) for n in means["seeds"].unique().to_list() if n > 1}

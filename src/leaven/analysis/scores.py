@@ -67,15 +67,15 @@ def summarise(part: pl.DataFrame, texts: Mapping[tuple[str, str], str] | None = 
 
 def _mean_and_interval(rows: pl.DataFrame, seeds: list[int], items: list[str], binary: bool) -> dict[str, Any]:
     """Return mean, low, high, sd_seeds and the interval's name for measured rows of one group."""
-    means = rows.group_by("seed", "item").agg(pl.col("score").mean(), pl.col("cluster").first())
+    means = rows.sort("seed", "item", "index").group_by("seed", "item", maintain_order=True).agg(pl.col("score").mean(), pl.col("cluster").first())
     cluster_of = dict(zip(means["item"].to_list(), means["cluster"].to_list(), strict=True))
-    per_seed = means.group_by("seed").agg(pl.col("score").mean())["score"]
+    per_seed = means.group_by("seed", maintain_order=True).agg(pl.col("score").mean())["score"]
     spread = {"sd_seeds": float(per_seed.std()) if len(seeds) > 1 else None}
     clusters = len(set(cluster_of.values()))
     if means.height != len(seeds) * len(items):
         # ragged seeds (an interrupted evaluation): a mean, but no interval that would pretend to be balanced
         return {"mean": float(per_seed.mean()), **spread}
-    overall = float(means["score"].mean())
+    overall = float(np.mean(means["score"].to_numpy()))
     independent = len(seeds) == 1 and clusters == len(items) == rows.height
     if binary and (independent or overall in (0.0, 1.0)):
         trials = len(items) if independent else clusters
