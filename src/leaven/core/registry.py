@@ -1,12 +1,14 @@
-"""Named functions by kind, filled by a decorator when their module is imported: formats, sources, schedules, benchmarks, probes.
+"""Named functions by kind, filled by a decorator when their module is imported: formats, schedules, benchmarks.
 
-A user's plugin file registers with the same decorators. Not covered: discovery; modules are imported explicitly.
+A user's plugin file registers with the same decorators (docs/extend.md). Steps run in other processes than the plan, so every step
+that looks a name up has the plugin files among its inputs, as "plugin:FILE", and imports them first.
+Not covered: discovery; modules are imported explicitly.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -58,3 +60,10 @@ def load_plugin(path: Path) -> None:
         module_spec.loader.exec_module(module)
     except Exception as error:
         raise StudyError(f"plugins: {path} failed to import: {type(error).__name__}: {error}") from error
+
+
+def load_plugins(inputs: Mapping[str, Path]) -> None:
+    """Import every plugin file among a step's inputs (those named "plugin:FILE"); raises as `load_plugin` does."""
+    for name, path in inputs.items():
+        if name.startswith("plugin:"):
+            load_plugin(Path(path))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import ORDER, REALISED, read_table, write_table
 from leaven.data.mixture import Draws
@@ -51,6 +52,7 @@ def build_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
     `spec`: stage, seed, mixture {source: weight}, formats {source: format}, budget {one of BUDGETS: value}, and optionally unit, schedule
     {kind, options}, batch (rows per step) or batch_tokens, max_tokens, truncate, pack, repeat, only, exclude (ids, or source -> ids).
     `inputs`: "<source>|<format>" -> tokenise folder for each source; optional "weights" (weights.parquet: [source,] example, weight),
+    "plugin:..." (Python files that register schedules),
     "extends" (an order artifact that must come out as the beginning of this one), "tokens_of" (an order artifact whose
     total trained tokens are the budget when budget is {"tokens_of": ...}).
 
@@ -58,6 +60,7 @@ def build_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
         StudyError: a value of the spec is unknown or does not fit.
         DataError: a source is exhausted, rows are too long, the prefix differs, or the realised mixture misses the plan.
     """
+    load_plugins(inputs)
     formats = spec.get("formats") or {}
     tables = {}
     for source in spec["mixture"]:

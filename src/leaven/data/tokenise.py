@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
+from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import LENGTHS, SEGMENTS, read_examples, read_table, write_table
 from leaven.core.types import Example, Kind, Segment
@@ -37,11 +38,12 @@ _NAMED = 5
 def tokenise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Tokenise `inputs["examples"]` (examples.parquet) with `inputs["tokenizer"]` in `spec["format"]` under the name `spec["source"]`.
 
-    Writes lengths.parquet, segments.parquet, ids.npy, learn.npy, kind.npy.
+    Writes lengths.parquet, segments.parquet, ids.npy, learn.npy, kind.npy. Inputs called "plugin:..." are Python files that register formats.
 
     Raises:
         DataError: an example lacks a field the format needs, ids repeat, or examples have no learned token.
     """
+    load_plugins(inputs)
     form = FORMATS.get(spec["format"], "format")
     tokenizer = Tokenizer.load(inputs["tokenizer"])
     examples = list(read_examples(Path(inputs["examples"]) / "examples.parquet"))

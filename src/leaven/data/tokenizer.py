@@ -27,7 +27,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from leaven.core.registry import load_plugin
+from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import read_examples
 from leaven.core.types import Example, Segment
@@ -220,9 +220,7 @@ def train_tokenizer(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Pa
     if size < smallest:
         raise StudyError(f"tokenizer.vocab_size: expected at least {smallest} (the fixed tokens of kind {kind}), "
                          f"found {size}; raise it")
-    for name, path in inputs.items():
-        if name.startswith("plugin:"):
-            load_plugin(path)
+    load_plugins(inputs)
     sources = {name: path for name, path in inputs.items() if not name.startswith("plugin:")}
     texts = _Texts(sources, spec.get("formats"), ctx)
     trained, facts = _TRAINERS[kind](texts, size - len(SPECIALS))

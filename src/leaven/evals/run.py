@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from leaven.core.registry import load_plugin
+from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import (
     EXAMPLES,
@@ -54,7 +54,7 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     Raises:
         DataError: When a row lacks what the benchmark needs, ids repeat, or nothing is left.
     """
-    _load_plugins(inputs)
+    load_plugins(inputs)
     benchmark = open_benchmark(spec["benchmark"])
     rows: Iterator[Mapping[str, Any]]
     if "examples" in inputs:
@@ -87,7 +87,7 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     """
     from leaven.lm.backend import open_backend
 
-    _load_plugins(inputs)
+    load_plugins(inputs)
     began, cpu = time.time(), time.process_time()
     benchmark = open_benchmark(spec["benchmark"])
     setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
@@ -120,7 +120,7 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
         out: Receives verdicts.parquet, report.json (counts by status and tier) and timings.parquet.
         ctx: Gives the sandbox tier.
     """
-    _load_plugins(inputs)
+    load_plugins(inputs)
     began, cpu = time.time(), _cpu_seconds()
     benchmark = open_benchmark(spec["benchmark"])
     setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
@@ -148,13 +148,6 @@ def _counts(verdicts: list[Verdict]) -> dict[str, Any]:
     for verdict in verdicts:
         by_status[verdict.status] += 1
     return {"n_verdicts": len(verdicts), "by_status": dict(by_status)}
-
-
-def _load_plugins(inputs: Mapping[str, Path]) -> None:
-    """Import the study's plugin files so that their benchmarks and formats exist in this process."""
-    for name, path in inputs.items():
-        if name.startswith("plugin:"):
-            load_plugin(path)
 
 
 def _cpu_seconds() -> float:

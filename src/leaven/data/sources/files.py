@@ -14,6 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import write_examples
 from leaven.core.types import Example
@@ -50,11 +51,13 @@ def load_file(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
     """Read `inputs["file"]` into `out`/examples.parquet and write `out`/report.json.
 
     `spec`: name (source), shape ("auto" or a name of shapes.SHAPES), fields ({our field: column} | None), limit (rows
-    read at most | None), licence, domain, on_bad_row ("count" | "error").
+    read at most | None), licence, domain, on_bad_row ("count" | "error"). Inputs called "plugin:..." are Python files that
+    add shapes to SHAPES.
 
     Raises:
         DataError: the file cannot be read, its shape cannot be told, a row is bad under on_bad_row "error", or all are.
     """
+    load_plugins(inputs)
     path = Path(inputs["file"])
     strict = spec.get("on_bad_row", "count")
     if strict not in ("count", "error"):

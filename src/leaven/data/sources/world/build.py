@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from leaven.core.registry import load_plugins
 from leaven.core.rng import python_rng
 from leaven.core.step import StepContext, step
 from leaven.core.tables import write_examples
@@ -155,8 +156,9 @@ def build_world(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
 
     `spec`: families (names), difficulties (list, or null for all of each family), n (problems in all, spread evenly
     over the families), seed, split (train | test), rendering (default | text | code). Raises StudyError and DataError
-    as `generate` does.
+    as `generate` does. Inputs called "plugin:..." are Python files that add task families to FAMILIES.
     """
+    load_plugins(inputs)
     names = list(dict.fromkeys(spec["families"]))
     if not names:
         raise StudyError(f"families: expected at least one of {', '.join(FAMILIES)}, found none")
