@@ -126,6 +126,8 @@ class _Builder:
                 self._run(cell, seed)
         add_analysis_and_report(self.plan, self.add)
         self.plan.nodes = list(self.by_id.values())
+        if len(self.plugins) < len(self.study.plugins):
+            raise StudyError(f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one")
         return self.plan
 
     # ---- nodes ---------------------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ class _Builder:
     # ---- sources, tokens, items ------------------------------------------------------------------------------------------------
 
     def _world(self, identity: str, world: World) -> str:
-        return self.add(identity, "leaven.data.sources.world.build:build_world", plain(world), {}, (identity,))
+        return self.add(identity, "leaven.data.sources.world.build:build_world", plain(world), self.plugins, (identity,))
 
     def _source(self, name: str, cell: Cell) -> str:
         """Return the node of a source as a condition sees it."""
@@ -190,7 +192,7 @@ class _Builder:
             spec = {"name": name, "shape": source.shape, "fields": source.fields, "limit": source.limit, "licence": source.licence,
                     "domain": source.domain, "on_bad_row": "count"}
             node = self.add(identity, "leaven.data.sources.files:load_file", spec,
-                            {"file": self._file_input(path, f"data.sources.{name}.file")}, (identity,))
+                            {"file": self._file_input(path, f"data.sources.{name}.file"), **self.plugins}, (identity,))
         self.plan.sources.setdefault(cell.condition, {})[name] = node
         return node
 
