@@ -113,6 +113,8 @@ class _Builder:
         self.digests: dict[str, FileInput] = {}
         self.folder = loaded.path.absolute().parent
         self.plugins = {f"plugin:{Path(p).name}": self._file_input(self.folder / p, f"plugins.{i}") for i, p in enumerate(self.study.plugins)}
+        if len(self.plugins) < len(self.study.plugins):
+            raise StudyError(f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one")
         for item in self.plugins.values():
             load_plugin(Path(item.path))
 
@@ -126,8 +128,6 @@ class _Builder:
                 self._run(cell, seed)
         add_analysis_and_report(self.plan, self.add)
         self.plan.nodes = list(self.by_id.values())
-        if len(self.plugins) < len(self.study.plugins):
-            raise StudyError(f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one")
         return self.plan
 
     # ---- nodes ---------------------------------------------------------------------------------------------------------------
