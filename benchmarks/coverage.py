@@ -2,11 +2,12 @@
 
     python benchmarks/coverage.py            writes benchmarks/results/coverage.json (about two CPU-minutes)
 
-Pass/fail scores come from a probit model: fixed pass rates, random effects of seed, item cluster, item, and their interactions with the
-condition. The marginal pass rates are exact, so the true effect is known. Three intervals are judged in every cell:
-ours (effect.py), the pooled two-proportion score interval (Newcombe 1998, two Wilson intervals over all seeds x items), and the percentile
-bootstrap over per-seed differences (all S^S resamples up to 4 seeds, 1,000 drawn ones above).
-Not covered: fewer than 20 clusters in the judged regimes; the extreme regimes are reported beside them.
+Pass/fail scores come from a probit model: fixed pass rates, random effects of seed, item cluster, item, and their
+interactions with the condition. The marginal pass rates are exact, so the true effect is known. Three intervals are
+judged in every cell: ours (effect.py), the pooled two-proportion score interval (Newcombe 1998, two Wilson intervals
+over all seeds x items), and the percentile bootstrap over per-seed differences (all S^S resamples up to 4 seeds,
+1,000 drawn ones above). Not covered: fewer than 20 clusters in the judged regimes; the extreme regimes are reported
+beside them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ BOOTSTRAP_DRAWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """One population. `sizes`: items per cluster; standard deviations are on the probit scale, where one item's own noise is 1."""
+    """One population. `sizes`: items per cluster; standard deviations are on the probit scale, where one item's own
+    noise is 1."""
 
     name: str
     sizes: tuple[int, ...]
@@ -70,7 +72,9 @@ REGIMES = (
 )
 
 
-def draw(regime: Regime, n_seeds: int, replications: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw(
+    regime: Regime, n_seeds: int, replications: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pass/fail scores of treatment and control [R, S, N] and the cluster of each item [N]."""
     clusters = np.repeat(np.arange(len(regime.sizes)), regime.sizes)
     n_clusters, n_items = len(regime.sizes), len(clusters)
@@ -79,11 +83,20 @@ def draw(regime: Regime, n_seeds: int, replications: int, generator: np.random.G
         """Return normal draws with standard deviation `sd`."""
         return np.float32(sd) * generator.standard_normal((replications, *shape), dtype=np.float32)
 
-    total = math.sqrt(1 + regime.seed**2 + regime.cluster**2 + regime.item**2 + regime.cluster_by_condition**2 + regime.seed_by_cluster**2)
+    total = math.sqrt(
+        1
+        + regime.seed**2
+        + regime.cluster**2
+        + regime.item**2
+        + regime.cluster_by_condition**2
+        + regime.seed_by_cluster**2
+    )
     shared = normal(regime.cluster, 1, n_clusters)[:, :, clusters] + normal(regime.item, 1, n_items)
     sides = []
     for share in (regime.p_treatment, regime.p_control):
-        grouped = normal(regime.cluster_by_condition, 1, n_clusters) + normal(regime.seed_by_cluster, n_seeds, n_clusters)
+        grouped = normal(regime.cluster_by_condition, 1, n_clusters) + normal(
+            regime.seed_by_cluster, n_seeds, n_clusters
+        )
         latent = shared + grouped[:, :, clusters] + normal(regime.seed, n_seeds, 1) + normal(1.0, n_seeds, n_items)
         sides.append((latent > -float(scipy_stats.norm.ppf(share)) * total).astype(np.float32))
     return sides[0], sides[1], clusters
@@ -104,8 +117,12 @@ def hits(regime: Regime, n_seeds: int, replications: int, generator: np.random.G
     resampled = per_seed[:, picks].mean(2)
     boot_low, boot_high = np.quantile(resampled, (0.025, 0.975), axis=1)
     truth, slack = regime.effect, 1e-6  # float32 means of identical numbers may differ in the last place
-    return {"ours": np.abs(estimate - truth) <= half + slack, "pooled_wilson": (low <= truth) & (truth <= high),
-            "seed_bootstrap": (boot_low <= truth + slack) & (truth - slack <= boot_high), "ours_half": half}
+    return {
+        "ours": np.abs(estimate - truth) <= half + slack,
+        "pooled_wilson": (low <= truth) & (truth <= high),
+        "seed_bootstrap": (boot_low <= truth + slack) & (truth - slack <= boot_high),
+        "ours_half": half,
+    }
 
 
 def newcombe(k_treatment: np.ndarray, k_control: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +131,10 @@ def newcombe(k_treatment: np.ndarray, k_control: np.ndarray, n: int) -> tuple[np
     bounds = []
     for k in (k_treatment, k_control):
         p = k / n
-        middle, reach = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        middle, reach = (
+            (p + z * z / (2 * n)) / (1 + z * z / n),
+            z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)),
+        )
         bounds.append((p, middle - reach, middle + reach))
     (p1, l1, u1), (p2, l2, u2) = bounds
     return p1 - p2 - np.hypot(p1 - l1, u2 - p2), p1 - p2 + np.hypot(u1 - p1, p2 - l2)
@@ -124,13 +144,22 @@ def cell(regime: Regime, n_seeds: int, replications: int, seed: int = 0) -> dict
     """Return the coverage of every interval in one regime at one number of seeds."""
     generator = rng(seed, "coverage", regime.name, n_seeds)
     size = max(1, min(replications, CHUNK_CELLS // (n_seeds * sum(regime.sizes))))
-    chunks = [hits(regime, n_seeds, min(size, replications - start), generator) for start in range(0, replications, size)]
+    chunks = [
+        hits(regime, n_seeds, min(size, replications - start), generator) for start in range(0, replications, size)
+    ]
     joined = {k: np.concatenate([c[k] for c in chunks]) for k in chunks[0]}
-    return {"regime": regime.name, "extreme": regime.extreme, "seeds": n_seeds, "items": sum(regime.sizes), "clusters": len(regime.sizes),
-            "effect": round(regime.effect, 6), "replications": replications,
-            **{k: round(float(joined[k].mean()), 4) for k in ("ours", "pooled_wilson", "seed_bootstrap")},
-            "ours_mean_half_width": round(float(joined["ours_half"].mean()), 4),
-            "monte_carlo_se": round(math.sqrt(0.95 * 0.05 / replications), 4)}
+    return {
+        "regime": regime.name,
+        "extreme": regime.extreme,
+        "seeds": n_seeds,
+        "items": sum(regime.sizes),
+        "clusters": len(regime.sizes),
+        "effect": round(regime.effect, 6),
+        "replications": replications,
+        **{k: round(float(joined[k].mean()), 4) for k in ("ours", "pooled_wilson", "seed_bootstrap")},
+        "ours_mean_half_width": round(float(joined["ours_half"].mean()), 4),
+        "monte_carlo_se": round(math.sqrt(0.95 * 0.05 / replications), 4),
+    }
 
 
 def main() -> None:
@@ -142,14 +171,31 @@ def main() -> None:
     start = time.process_time()
     cells = [cell(regime, n, options.replications) for regime in REGIMES for n in SEEDS]
     judged = [c for c in cells if not c["extreme"]]
-    summary = {name: {str(n): {"min": min(v), "mean": round(sum(v) / len(v), 4), "max": max(v)}
-                      for n in SEEDS for v in [[c[name] for c in judged if c["seeds"] == n]]} for name in ("ours", "pooled_wilson", "seed_bootstrap")}
+    summary = {
+        name: {
+            str(n): {"min": min(v), "mean": round(sum(v) / len(v), 4), "max": max(v)}
+            for n in SEEDS
+            for v in [[c[name] for c in judged if c["seeds"] == n]]
+        }
+        for name in ("ours", "pooled_wilson", "seed_bootstrap")
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"what": "share of replications whose 95 % interval holds the true effect", "summary": summary,
-                                       "cells": cells}, indent=1) + "\n")
+    options.out.write_text(
+        json.dumps(
+            {
+                "what": "share of replications whose 95 % interval holds the true effect",
+                "summary": summary,
+                "cells": cells,
+            },
+            indent=1,
+        )
+        + "\n"
+    )
     for c in cells:
-        print(f"{c['regime']:28s} {c['seeds']:3d} seeds  ours {c['ours']:.3f}  pooled Wilson {c['pooled_wilson']:.3f}  "
-              f"seed bootstrap {c['seed_bootstrap']:.3f}{'  (extreme)' if c['extreme'] else ''}")
+        print(
+            f"{c['regime']:28s} {c['seeds']:3d} seeds  ours {c['ours']:.3f}  pooled Wilson {c['pooled_wilson']:.3f}  "
+            f"seed bootstrap {c['seed_bootstrap']:.3f}{'  (extreme)' if c['extreme'] else ''}"
+        )
     print(json.dumps(summary["ours"]), f"{time.process_time() - start:.0f} CPU-seconds")
 
 

@@ -46,20 +46,35 @@ def outcomes(seed: int, share: float, n: int = 80) -> list[bool]:
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv", ".jsonl.gz"])
 def test_every_format_gives_the_same_numbers(tmp_path: Path, suffix: str) -> None:
     a, b = outcomes(0, 0.7), outcomes(1, 0.5)
-    files = [write(tmp_path / f"{name}{suffix}", [{"task_id": f"t{i}", "passed": x} for i, x in enumerate(side)]) for name, side in (("a", a), ("b", b))]
+    files = [
+        write(tmp_path / f"{name}{suffix}", [{"task_id": f"t{i}", "passed": x} for i, x in enumerate(side)])
+        for name, side in (("a", a), ("b", b))
+    ]
     found = compare_files(files[:1], files[1:])
     wanted = paired_t(a, b)
-    assert (found.effect.estimate, found.effect.low, found.effect.high) == pytest.approx((wanted.estimate, wanted.low, wanted.high))
-    assert found.mcnemar and (found.mcnemar.only_a, found.mcnemar.only_b) == (sum(x and not y for x, y in zip(a, b, strict=True)),
-                                                                             sum(y and not x for x, y in zip(a, b, strict=True)))
+    assert (found.effect.estimate, found.effect.low, found.effect.high) == pytest.approx(
+        (wanted.estimate, wanted.low, wanted.high)
+    )
+    assert found.mcnemar and (found.mcnemar.only_a, found.mcnemar.only_b) == (
+        sum(x and not y for x, y in zip(a, b, strict=True)),
+        sum(y and not x for x, y in zip(a, b, strict=True)),
+    )
     assert found.mcnemar.only_a + found.mcnemar.only_b + (found.both_pass or 0) + (found.both_fail or 0) == 80
     assert found.wilson_a and found.wilson_a.estimate == pytest.approx(sum(a) / 80)
     assert "a does better than b in passed" in str(found) and json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_several_files_a_side_are_seeds(tmp_path: Path) -> None:
-    sides = [[write(tmp_path / f"{name}-seed{s}.jsonl", [{"id": i, "score": float(x)} for i, x in enumerate(outcomes(s + k, share))])
-              for s in seeds] for name, k, share, seeds in (("thought", 0, 0.8, (1, 2, 3)), ("plain", 50, 0.5, (3, 2, 1)))]
+    sides = [
+        [
+            write(
+                tmp_path / f"{name}-seed{s}.jsonl",
+                [{"id": i, "score": float(x)} for i, x in enumerate(outcomes(s + k, share))],
+            )
+            for s in seeds
+        ]
+        for name, k, share, seeds in (("thought", 0, 0.8, (1, 2, 3)), ("plain", 50, 0.5, (3, 2, 1)))
+    ]
     found = compare_files(*sides)
     assert found.effect.seeds == (1, 2, 3) and found.mcnemar is None
     assert (found.name_a, found.name_b) == ("thought", "plain") and "3 seeds a side" in found.answer.sentence
@@ -81,28 +96,64 @@ def test_clusters_widen(tmp_path: Path) -> None:
 def test_other_items_are_refused_with_counts_and_examples(tmp_path: Path) -> None:
     a = write(tmp_path / "a.jsonl", [{"id": f"x{i}", "score": 1} for i in range(10)])
     b = write(tmp_path / "b.jsonl", [{"id": f"x{i}", "score": 1} for i in range(4, 12)])
-    with pytest.raises(RefusedError, match=r"found 10 in .* and 8 in .*6 in common, 4 only in the first \(e.g. \['x0', 'x1', 'x2'\]\), 2 only in the second"):
+    with pytest.raises(
+        RefusedError,
+        match=r"found 10 in .* and 8 in .*6 in common, 4 only in the first \(e.g. \['x0', 'x1', 'x2'\]\), 2 only",
+    ):
         compare_files([a], [b])
 
 
 def test_lm_evaluation_harness_samples(tmp_path: Path) -> None:
-    rows = [{"doc_id": i, "doc": {"q": "?"}, "target": "1", "resps": [["1"]], "filter": f, "metrics": ["exact_match"],
-             "exact_match": float(i % (2 if f == "strict-match" else 3) == 0)} for i in range(30) for f in ("strict-match", "flexible-extract")]
+    rows = [
+        {
+            "doc_id": i,
+            "doc": {"q": "?"},
+            "target": "1",
+            "resps": [["1"]],
+            "filter": f,
+            "metrics": ["exact_match"],
+            "exact_match": float(i % (2 if f == "strict-match" else 3) == 0),
+        }
+        for i in range(30)
+        for f in ("strict-match", "flexible-extract")
+    ]
     path = write(tmp_path / "samples_gsm8k_2026.jsonl", rows)
     with pytest.raises(RefusedError, match="flexible-extract"):
         read_scores(path)
     found = read_scores(path, metric="exact_match,strict-match")
     assert found.item_column == "doc_id" and found.rows["score"].sum() == 15
-    two = write(tmp_path / "samples_arc.jsonl", [{"doc_id": i, "filter": "none", "metrics": ["acc", "acc_norm"], "acc": 1.0, "acc_norm": 0.0} for i in range(5)])
+    two = write(
+        tmp_path / "samples_arc.jsonl",
+        [
+            {"doc_id": i, "filter": "none", "metrics": ["acc", "acc_norm"], "acc": 1.0, "acc_norm": 0.0}
+            for i in range(5)
+        ],
+    )
     with pytest.raises(RefusedError, match="acc_norm"):
         read_scores(two)
     assert read_scores(two, metric="acc_norm").rows["score"].sum() == 0
 
 
 def test_evalplus_results_old_and_new(tmp_path: Path) -> None:
-    new = {"eval": {f"HumanEval/{i}": [{"task_id": f"HumanEval/{i}", "solution": "", "base_status": "pass" if i else "fail",
-                                        "plus_status": "pass"}] for i in range(4)}}
-    old = {"eval": {f"HumanEval/{i}": {"nfiles": 1, "base": [["pass", []]], "plus": [["fail" if i == 2 else "pass", []]]} for i in range(4)}}
+    new = {
+        "eval": {
+            f"HumanEval/{i}": [
+                {
+                    "task_id": f"HumanEval/{i}",
+                    "solution": "",
+                    "base_status": "pass" if i else "fail",
+                    "plus_status": "pass",
+                }
+            ]
+            for i in range(4)
+        }
+    }
+    old = {
+        "eval": {
+            f"HumanEval/{i}": {"nfiles": 1, "base": [["pass", []]], "plus": [["fail" if i == 2 else "pass", []]]}
+            for i in range(4)
+        }
+    }
     for name, value, wanted in (("new", new, 3), ("old", old, 3)):
         path = tmp_path / f"{name}_eval_results.json"
         path.write_text(json.dumps(value))
@@ -112,7 +163,11 @@ def test_evalplus_results_old_and_new(tmp_path: Path) -> None:
 
 
 def test_leaven_verdicts_choose_a_metric(tmp_path: Path) -> None:
-    rows = [{"benchmark": "w", "item": f"i{i}", "index": 0, "metric": m, "status": "pass", "score": float(i)} for i in range(4) for m in ("accuracy", "bits_per_byte")]
+    rows = [
+        {"benchmark": "w", "item": f"i{i}", "index": 0, "metric": m, "status": "pass", "score": float(i)}
+        for i in range(4)
+        for m in ("accuracy", "bits_per_byte")
+    ]
     path = write(tmp_path / "verdicts.parquet", rows)
     with pytest.raises(RefusedError, match="bits_per_byte"):
         read_scores(path)
@@ -130,8 +185,20 @@ def test_duplicates_need_a_sample_index(tmp_path: Path) -> None:
         read_scores(mixed)
 
 
-@pytest.mark.parametrize(("value", "wanted"), [(True, 1), ("pass", 1), ("Failed", 0), ("failed: AssertionError", 0), ("0.25", 0.25), (3, 3), ("timeout", 0),
-                                               (None, None), ("not_measured", None)])
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (True, 1),
+        ("pass", 1),
+        ("Failed", 0),
+        ("failed: AssertionError", 0),
+        ("0.25", 0.25),
+        (3, 3),
+        ("timeout", 0),
+        (None, None),
+        ("not_measured", None),
+    ],
+)
 def test_scores_as_people_write_them(value: Any, wanted: float | None) -> None:
     assert parse_score(value, "here") == wanted
 
@@ -142,11 +209,19 @@ def test_scores_that_are_not_numbers(value: Any) -> None:
         parse_score(value, "here")
 
 
-@pytest.mark.parametrize(("name", "text", "message"), [
-    ("a.jsonl", "", "at least one item"), ("a.jsonl", "{bad", "cannot be read"), ("a.jsonl", '{"id": 1}', "no score column"),
-    ("a.jsonl", '{"score": 1}', "no item id column"), ("a.json", '{"results": {"gsm8k": {"acc,none": 1}}}', "Aggregate files"),
-    ("a.txt", "x", "expected .jsonl"), ("a.jsonl", '{"id": 1, "score": "good"}', "row 1 .*found 'good'"), ("a.jsonl", "[1]", "row 1: expected a mapping"),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", "", "at least one item"),
+        ("a.jsonl", "{bad", "cannot be read"),
+        ("a.jsonl", '{"id": 1}', "no score column"),
+        ("a.jsonl", '{"score": 1}', "no item id column"),
+        ("a.json", '{"results": {"gsm8k": {"acc,none": 1}}}', "Aggregate files"),
+        ("a.txt", "x", "expected .jsonl"),
+        ("a.jsonl", '{"id": 1, "score": "good"}', "row 1 .*found 'good'"),
+        ("a.jsonl", "[1]", "row 1: expected a mapping"),
+    ],
+)
 def test_unusable_files(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name
     path.write_text(text)

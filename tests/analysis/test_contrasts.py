@@ -12,7 +12,11 @@ from leaven.errors import DataError, RefusedError, StudyError
 
 
 def side(seeds: list[int], items: int = 6, value: float = 1.0) -> pl.DataFrame:
-    rows = [{"seed": s, "item": f"i{i}", "cluster": f"c{i // 2}", "score": value if i % 2 else 0.0} for s in seeds for i in range(items)]
+    rows = [
+        {"seed": s, "item": f"i{i}", "cluster": f"c{i // 2}", "score": value if i % 2 else 0.0}
+        for s in seeds
+        for i in range(items)
+    ]
     return pl.DataFrame(rows)
 
 
@@ -25,7 +29,9 @@ def test_pairs_seeds_by_value_whatever_the_order_of_rows() -> None:
 
 
 def test_unequal_seeds_are_refused_naming_both_sides() -> None:
-    with pytest.raises(RefusedError, match=r"precede has seeds \[0, 1, 2\], follow has \[1, 2, 3\] \(in common: \[1, 2\]\)"):
+    with pytest.raises(
+        RefusedError, match=r"precede has seeds \[0, 1, 2\], follow has \[1, 2, 3\] \(in common: \[1, 2\]\)"
+    ):
         pair(side([0, 1, 2]), side([1, 2, 3]), names=("precede", "follow"))
     common = pair(side([0, 1, 2]), side([1, 2, 3]), unequal_seeds="common")
     assert common.seeds == common.control_seeds == (1, 2) and "common seeds" in common.effect().notes[0]
@@ -49,7 +55,9 @@ def test_samples_of_an_item_are_averaged() -> None:
 
 
 def test_what_was_not_measured_leaves_both_sides() -> None:
-    b = side([0, 1]).with_columns(pl.when((pl.col("seed") == 1) & (pl.col("item") == "i2")).then(None).otherwise(pl.col("score")).alias("score"))
+    b = side([0, 1]).with_columns(
+        pl.when((pl.col("seed") == 1) & (pl.col("item") == "i2")).then(None).otherwise(pl.col("score")).alias("score")
+    )
     found = pair(side([0, 1]), b)
     assert "i2" not in found.items and len(found.items) == 5 and "1 of 6 items" in found.notes[0]
 
@@ -59,10 +67,16 @@ def test_an_item_in_two_clusters_is_an_error() -> None:
         pair(side([0, 1]), side([0, 1]).with_columns(pl.lit("x").alias("cluster")))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"contol": "x"}, "Did you mean 'control'"), ({"unequal_seeds": "any"}, "refuse, common or welch"), ({"control": ""}, "missing"),
-    ({"where": {"min_dificulty": 3}}, "Did you mean 'min_difficulty'"), ({"direction": "up"}, "higher or lower"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"contol": "x"}, "Did you mean 'control'"),
+        ({"unequal_seeds": "any"}, "refuse, common or welch"),
+        ({"control": ""}, "missing"),
+        ({"where": {"min_dificulty": 3}}, "Did you mean 'min_difficulty'"),
+        ({"direction": "up"}, "higher or lower"),
+    ],
+)
 def test_declarations_are_checked(change: dict[str, Any], message: str) -> None:
     good = {"name": "x", "treatment": "a", "control": "b", "benchmark": "world"}
     assert Contrast.of(good).better == "higher"

@@ -82,7 +82,9 @@ def test_symmetries(seed: int, n_seeds: int, n_items: int, per_cluster: int) -> 
     assert (found.estimate, found.low, found.high) == pytest.approx((-turned.estimate, -turned.high, -turned.low))
     order = np.random.default_rng(seed).permutation(n_items)
     shuffled = effect(a[:, order] * 3, b[:, order] * 3, clusters[order], seeds=range(n_seeds))
-    assert (shuffled.low, shuffled.high, shuffled.p) == pytest.approx((3 * found.low, 3 * found.high, found.p), abs=1e-9)
+    assert (shuffled.low, shuffled.high, shuffled.p) == pytest.approx(
+        (3 * found.low, 3 * found.high, found.p), abs=1e-9
+    )
     assert found.low <= found.estimate <= found.high
     if abs(found.p - 0.05) > 1e-6:
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)

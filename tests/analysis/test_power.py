@@ -34,8 +34,12 @@ def test_a_plan_keeps_its_promise() -> None:
     generator = np.random.default_rng(0)
     found = 0
     for _ in range(400):
-        d = (true + spread.seeds * generator.standard_normal((4, 1)) + spread.clusters * generator.standard_normal((1, 60))
-             + spread.both * generator.standard_normal((4, 60)))
+        d = (
+            true
+            + spread.seeds * generator.standard_normal((4, 1))
+            + spread.clusters * generator.standard_normal((1, 60))
+            + spread.both * generator.standard_normal((4, 60))
+        )
         found += effect(d, np.zeros_like(d), range(60), seeds=range(4)).low > 0
     assert 0.72 <= found / 400 <= 0.9  # 80 %, Monte-Carlo error 2 points, planning by expected variances
 

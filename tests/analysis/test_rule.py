@@ -14,12 +14,24 @@ from leaven.analysis.rule import decide, direction_of
 from leaven.errors import DataError
 
 NAMES = {"treatment": "thought_code", "control": "code_only", "measure": "accuracy"}
-BASE = effect(np.random.default_rng(0).random((4, 50)), np.random.default_rng(1).random((4, 50)), range(50), seeds=range(4))
+BASE = effect(
+    np.random.default_rng(0).random((4, 50)), np.random.default_rng(1).random((4, 50)), range(50), seeds=range(4)
+)
 
 
 def with_interval(estimate: float, half: float, p: float, *, se: float = 0.01, binary: bool = True) -> Effect:
-    return dataclasses.replace(BASE, estimate=estimate, low=estimate - half, high=estimate + half, p=p, se=se, df=20.0, binary=binary,
-                               mean_treatment=0.4 + estimate, mean_control=0.4)
+    return dataclasses.replace(
+        BASE,
+        estimate=estimate,
+        low=estimate - half,
+        high=estimate + half,
+        p=p,
+        se=se,
+        df=20.0,
+        binary=binary,
+        mean_treatment=0.4 + estimate,
+        mean_control=0.4,
+    )
 
 
 def test_each_branch() -> None:
@@ -56,8 +68,15 @@ def test_a_weak_study_never_claims_no_difference_in_pass_rates() -> None:
 
 def test_the_sentence_carries_the_numbers() -> None:
     text = decide(with_interval(0.2, 0.05, 1e-6), **NAMES).sentence
-    for part in ("thought_code does better than code_only", "60.0 % against 40.0 %", "+20.0 points", "+15.0 to +25.0", "p < 0.0001",
-                 "50 items", "4 seeds a side"):
+    for part in (
+        "thought_code does better than code_only",
+        "60.0 % against 40.0 %",
+        "+20.0 points",
+        "+15.0 to +25.0",
+        "p < 0.0001",
+        "50 items",
+        "4 seeds a side",
+    ):
         assert part in text, text
 
 

@@ -47,7 +47,11 @@ def test_t_tests_equal_scipy() -> None:
     assert (paired.t, paired.p) == (pytest.approx(wanted.statistic), pytest.approx(wanted.pvalue))
     assert (paired.low, paired.high) == pytest.approx(tuple(wanted.confidence_interval()))
     wanted = scipy_stats.ttest_ind(a, c, equal_var=False)
-    assert (welch.t, welch.p, welch.df) == (pytest.approx(wanted.statistic), pytest.approx(wanted.pvalue), pytest.approx(wanted.df))
+    assert (welch.t, welch.p, welch.df) == (
+        pytest.approx(wanted.statistic),
+        pytest.approx(wanted.pvalue),
+        pytest.approx(wanted.df),
+    )
     found = t_interval(a)
     assert (found.low, found.high) == pytest.approx(scipy_stats.t.interval(0.95, 6, a.mean(), scipy_stats.sem(a)))
 

@@ -1,7 +1,8 @@
 """A declared contrast + the RESULTS table -> paired scores -> one Effect, per level of `vary` and per difficulty.
 
-Pairing is by seed value and by item; both sides must hold exactly the same items for every seed. What was not measured (null score) in any
-run of a contrast is left out of all of them and counted. Unequal seeds are refused unless the contrast says `common` or `welch`.
+Pairing is by seed value and by item; both sides must hold exactly the same items for every seed. What was not
+measured (null score) in any run of a contrast is left out of all of them and counted. Unequal seeds are refused
+unless the contrast says `common` or `welch`.
 Not covered: the estimator (effect.py), what the interval means (rule.py), Holm over the family (run.py).
 """
 
@@ -27,9 +28,10 @@ _WHERE = ("min_difficulty", "max_difficulty", "seen", "levels")
 class Contrast:
     """One declared comparison of two conditions on one benchmark and metric.
 
-    `where` restricts items (min_difficulty, max_difficulty, seen) and cells of vary (levels: name -> value or list of values).
-    `margin` is the smallest difference that would matter, in score units; `direction` says whether more or less is better (default: by
-    the metric's name). At most one contrast of a study is `primary`: it answers the question.
+    `where` restricts items (min_difficulty, max_difficulty, seen) and cells of vary (levels: name -> value or list of
+    values). `margin` is the smallest difference that would matter, in score units; `direction` says whether more or
+    less is better (default: by the metric's name). At most one contrast of a study is `primary`: it answers the
+    question.
     """
 
     name: str
@@ -62,12 +64,16 @@ class Contrast:
             raise StudyError(f"{where}: missing {missing}")
         contrast = cls(**{k: v for k, v in value.items() if v is not None})
         if contrast.unequal_seeds not in ("refuse", "common", "welch"):
-            raise StudyError(f"{where}: unequal_seeds: expected refuse, common or welch, found {contrast.unequal_seeds!r}")
+            raise StudyError(
+                f"{where}: unequal_seeds: expected refuse, common or welch, found {contrast.unequal_seeds!r}"
+            )
         if contrast.direction not in (None, "higher", "lower"):
             raise StudyError(f"{where}: direction: expected higher or lower, found {contrast.direction!r}")
         for key in contrast.where:
             if key not in _WHERE:
-                raise StudyError(f"{where}: where: unknown key {key!r}; expected one of {list(_WHERE)}.{did_you_mean(key, _WHERE)}")
+                raise StudyError(
+                    f"{where}: where: unknown key {key!r}; expected one of {list(_WHERE)}.{did_you_mean(key, _WHERE)}"
+                )
         return contrast
 
 
@@ -86,12 +92,21 @@ class Paired:
 
     def effect(self, confidence: float = 0.95) -> Effect:
         """Return the effect of these scores, with the pairing's notes in front of the estimator's."""
-        result = effect(self.treatment_SN, self.control_SN, self.clusters, seeds=self.seeds, control_seeds=self.control_seeds,
-                        binary=self.binary, confidence=confidence)
+        result = effect(
+            self.treatment_SN,
+            self.control_SN,
+            self.clusters,
+            seeds=self.seeds,
+            control_seeds=self.control_seeds,
+            binary=self.binary,
+            confidence=confidence,
+        )
         return _with_notes(result, self.notes)
 
 
-def select_rows(results: pl.DataFrame, contrast: Contrast, level: str | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def select_rows(
+    results: pl.DataFrame, contrast: Contrast, level: str | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the RESULTS rows of treatment and control that the contrast speaks of.
 
     Raises StudyError when a condition, benchmark or metric does not occur, naming what does.
@@ -101,7 +116,10 @@ def select_rows(results: pl.DataFrame, contrast: Contrast, level: str | None = N
         rows = rows.filter(pl.col(column) == wanted)
         if rows.is_empty():
             found = sorted(results[column].unique().to_list())
-            raise StudyError(f"contrast {contrast.name!r}: no results for {column} {wanted!r}; found {found}.{did_you_mean(wanted, found)}")
+            raise StudyError(
+                f"contrast {contrast.name!r}: no results for {column} {wanted!r}; found "
+                f"{found}.{did_you_mean(wanted, found)}"
+            )
     where = contrast.where
     if where.get("min_difficulty") is not None:
         rows = rows.filter(pl.col("difficulty") >= int(where["min_difficulty"]))
@@ -116,14 +134,24 @@ def select_rows(results: pl.DataFrame, contrast: Contrast, level: str | None = N
         part = rows.filter(pl.col("condition") == condition)
         if part.is_empty():
             found = sorted(rows["condition"].unique().to_list())
-            raise StudyError(f"contrast {contrast.name!r}: {side} {condition!r} has no results; found {found}.{did_you_mean(condition, found)}")
+            raise StudyError(
+                f"contrast {contrast.name!r}: {side} {condition!r} has no results; found "
+                f"{found}.{did_you_mean(condition, found)}"
+            )
         sides.append(part)
     return sides[0], sides[1]
 
 
-def pair(treatment: pl.DataFrame, control: pl.DataFrame, *, names: tuple[str, str] = ("treatment", "control"),
-         unequal_seeds: UnequalSeeds = "refuse", where: str = "contrast") -> Paired:
-    """Pair two sides by seed and item; rows need the columns seed, item, cluster, score (several samples of an item are averaged).
+def pair(
+    treatment: pl.DataFrame,
+    control: pl.DataFrame,
+    *,
+    names: tuple[str, str] = ("treatment", "control"),
+    unequal_seeds: UnequalSeeds = "refuse",
+    where: str = "contrast",
+) -> Paired:
+    """Pair two sides by seed and item; rows need the columns seed, item, cluster, score (several samples of an item
+    are averaged).
 
     Raises:
         RefusedError: the sides have different seeds and `unequal_seeds` is "refuse" (or leaves none in common).
@@ -136,17 +164,23 @@ def pair(treatment: pl.DataFrame, control: pl.DataFrame, *, names: tuple[str, st
     every = pl.concat([s.select("item", "score") for s in sides])
     lost = sorted(every.filter(pl.col("score").is_null() | pl.col("score").is_nan())["item"].unique().to_list())
     if lost:
-        notes.append(f"{len(lost)} of {len(clusters)} items were not measured in every run and are left out on both sides: {_some(lost)}")
+        notes.append(
+            f"{len(lost)} of {len(clusters)} items were not measured in every run and are left out on both sides: "
+            f"{_some(lost)}"
+        )
     items = tuple(i for i in sorted(clusters) if i not in set(lost))
     if not items:
         raise DataError(f"{where}: no item was measured in every run of both sides")
     binary = bool(every.filter(pl.col("score").is_not_null())["score"].is_in([0.0, 1.0]).all())
     arrays = [_array(s, k, items) for s, k in zip(sides, (seeds, control_seeds), strict=True)]
-    return Paired(arrays[0], arrays[1], seeds, control_seeds, items, tuple(clusters[i] for i in items), binary, tuple(notes))
+    return Paired(
+        arrays[0], arrays[1], seeds, control_seeds, items, tuple(clusters[i] for i in items), binary, tuple(notes)
+    )
 
 
-def _match_seeds(treatment: pl.DataFrame, control: pl.DataFrame, names: tuple[str, str], policy: UnequalSeeds,
-                 where: str) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
+def _match_seeds(
+    treatment: pl.DataFrame, control: pl.DataFrame, names: tuple[str, str], policy: UnequalSeeds, where: str
+) -> tuple[tuple[int, ...], tuple[int, ...], list[str]]:
     """Return the seeds to use on each side under the declared policy."""
     a, b = (tuple(sorted(s["seed"].unique().to_list())) for s in (treatment, control))
     if a == b:
@@ -157,32 +191,47 @@ def _match_seeds(treatment: pl.DataFrame, control: pl.DataFrame, names: tuple[st
         return a, b, [found]
     if policy == "common" and both:
         return both, both, [f"{found}: compared on the common seeds {list(both)}"]
-    raise RefusedError(f"{where}: expected the same seeds on both sides, found that {found} (in common: {list(both)}). "
-                       "Run the missing ones, or declare unequal_seeds: common (use those in common) or welch (do not pair)")
+    raise RefusedError(
+        f"{where}: expected the same seeds on both sides, found that {found} (in common: {list(both)}). "
+        "Run the missing ones, or declare unequal_seeds: common (use those in common) or welch (do not pair)"
+    )
 
 
 def _clusters(sides: list[pl.DataFrame], where: str) -> dict[str, str]:
     """Return each item's cluster; DataError when the sides or seeds disagree."""
     pairs = pl.concat([s.select("item", "cluster") for s in sides]).with_columns(
-        pl.when(pl.col("cluster").is_null() | (pl.col("cluster") == "")).then(pl.col("item")).otherwise(pl.col("cluster")).alias("cluster"))
+        pl.when(pl.col("cluster").is_null() | (pl.col("cluster") == ""))
+        .then(pl.col("item"))
+        .otherwise(pl.col("cluster"))
+        .alias("cluster")
+    )
     pairs = pairs.unique()
     clashes = pairs.filter(pl.col("item").is_duplicated())
     if not clashes.is_empty():
         item = clashes["item"][0]
-        raise DataError(f"{where}: item {item!r} lies in several clusters: {sorted(clashes.filter(pl.col('item') == item)['cluster'])}")
+        raise DataError(
+            f"{where}: item {item!r} lies in several clusters: "
+            f"{sorted(clashes.filter(pl.col('item') == item)['cluster'])}"
+        )
     return dict(zip(pairs["item"].to_list(), pairs["cluster"].to_list(), strict=True))
 
 
 def _same_items(sides: list[pl.DataFrame], names: tuple[str, str], where: str) -> None:
     """Raise DataError unless every seed of both sides holds the same items."""
-    groups = {(name, seed): set(part["item"].to_list()) for name, side in zip(names, sides, strict=True)
-              for (seed,), part in side.group_by("seed")}
+    groups = {
+        (name, seed): set(part["item"].to_list())
+        for name, side in zip(names, sides, strict=True)
+        for (seed,), part in side.group_by("seed")
+    }
     wanted = set().union(*groups.values())
     for (name, seed), items in sorted(groups.items(), key=lambda pair: str(pair[0])):
         missing = sorted(wanted - items)
         if missing:
-            raise DataError(f"{where}: expected the same {len(wanted)} items in every run, but {name} seed {seed} has {len(items)}; "
-                            f"missing: {_some(missing)}. Evaluate it on the same benchmark, or restrict the contrast with where")
+            raise DataError(
+                f"{where}: expected the same {len(wanted)} items in every run, but {name} seed {seed} has "
+                f"{len(items)}; "
+                f"missing: {_some(missing)}. Evaluate it on the same benchmark, or restrict the contrast with where"
+            )
 
 
 def _array(side: pl.DataFrame, seeds: tuple[int, ...], items: tuple[str, ...]) -> np.ndarray:

@@ -1,10 +1,10 @@
 """An effect, its margin and its family -> decision and the sentence that answers the question.
 
-The declared rule (docs/statistics.md), in this order, with the sign turned so that positive is better:
-1. no_difference: the 95 % interval lies inside +-margin;  2. favours: it lies above 0 and Holm's p <= 0.05;
-3. opposes: it lies below 0 and Holm's p <= 0.05;  4. inconclusive: anything else.
-Without a declared margin the minimum detectable effect stands in, at most 0.1 for pass rates: a study that could not have seen ten points
-has not shown that there is no difference.
+The declared rule (docs/statistics.md), in this order, with the sign turned so that positive is better: 1.
+no_difference: the 95 % interval lies inside +-margin;  2. favours: it lies above 0 and Holm's p <= 0.05; 3. opposes:
+it lies below 0 and Holm's p <= 0.05;  4. inconclusive: anything else. Without a declared margin the minimum
+detectable effect stands in, at most 0.1 for pass rates: a study that could not have seen ten points has not shown
+that there is no difference.
 Not covered: computing the effect (effect.py).
 """
 
@@ -29,7 +29,8 @@ LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss", "nats", "bits", "error
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the rule says about one effect; `margin` is the one that was used and `declared` whether the study named it."""
+    """What the rule says about one effect; `margin` is the one that was used and `declared` whether the study named
+    it."""
 
     decision: Decision
     sentence: str
@@ -44,12 +45,23 @@ def direction_of(metric: str) -> Direction:
     return "lower" if any(part in metric for part in LOWER_IS_BETTER) else "higher"
 
 
-def decide(effect: Effect, *, treatment: str, control: str, measure: str, margin: float | None = None, direction: Direction = "higher",
-           p_holm: float | None = None, family: int = 1, alpha: float = 0.05) -> Answer:
+def decide(
+    effect: Effect,
+    *,
+    treatment: str,
+    control: str,
+    measure: str,
+    margin: float | None = None,
+    direction: Direction = "higher",
+    p_holm: float | None = None,
+    family: int = 1,
+    alpha: float = 0.05,
+) -> Answer:
     """Apply the declared rule and say the result in one sentence.
 
     Args:
-        treatment, control: names as they should appear in the sentence; measure: what was measured, e.g. "program accuracy".
+        treatment, control: names as they should appear in the sentence; measure: what was measured, e.g. "program
+            accuracy".
         margin: the smallest difference that would matter, in score units; None when the study declares none.
         p_holm: p adjusted for the `family` contrasts of the study; None when there is only one.
 
@@ -69,13 +81,26 @@ def decide(effect: Effect, *, treatment: str, control: str, measure: str, margin
         decision = "favours"
     elif better_high < 0 and significant:
         decision = "opposes"
-    sentence = _sentence(effect, decision, treatment, control, measure, used, margin is not None, direction, p_holm, family, mde)
+    sentence = _sentence(
+        effect, decision, treatment, control, measure, used, margin is not None, direction, p_holm, family, mde
+    )
     threshold = margin if margin is not None else LARGEST_UNDECLARED_MARGIN if effect.binary else None
     return Answer(decision, sentence, mde, used, margin is not None, threshold is not None and mde > threshold)
 
 
-def _sentence(effect: Effect, decision: Decision, treatment: str, control: str, measure: str, margin: float, declared: bool,
-              direction: Direction, p_holm: float | None, family: int, mde: float) -> str:
+def _sentence(
+    effect: Effect,
+    decision: Decision,
+    treatment: str,
+    control: str,
+    measure: str,
+    margin: float,
+    declared: bool,
+    direction: Direction,
+    p_holm: float | None,
+    family: int,
+    mde: float,
+) -> str:
     """Return the answer in plain English with every number a reader needs to judge it."""
     levels = f"{amount(effect.mean_treatment, effect.binary)} against {amount(effect.mean_control, effect.binary)}"
     named = "the declared margin of" if declared else "a margin of"
@@ -84,13 +109,17 @@ def _sentence(effect: Effect, decision: Decision, treatment: str, control: str, 
     head = {
         "favours": f"{treatment} does better than {control} in {measure}: {levels}{lower}, {signed}",
         "opposes": f"{treatment} does worse than {control} in {measure}: {levels}{lower}, {signed}",
-        "no_difference": f"No difference beyond {named} {difference(margin, effect.binary)} between {treatment} and {control} "
-                         f"in {measure}: {levels}, {signed}",
-        "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure}: {levels}, {signed}",
+        "no_difference": f"No difference beyond {named} {difference(margin, effect.binary)} between {treatment} and "
+        "{control} "
+        f"in {measure}: {levels}, {signed}",
+        "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure}: {levels}, "
+        "{signed}",
     }[decision]
     tail = f"{_p_text(effect.p, p_holm, family)}; {_base(effect)}."
     if decision == "inconclusive":
-        tail = tail[:-1] + f"; this study finds differences of {difference(mde, effect.binary)} or more with 80 % power."
+        tail = (
+            tail[:-1] + f"; this study finds differences of {difference(mde, effect.binary)} or more with 80 % power."
+        )
     low, high = (_number(x, effect.binary) for x in (effect.low, effect.high))
     return f"{head} [95 % interval {low} to {high}], {tail}"
 
@@ -119,6 +148,8 @@ def _p_text(p: float, p_holm: float | None, family: int) -> str:
 
 def _base(effect: Effect) -> str:
     """Return what the estimate rests on: items, clusters when they differ, seeds."""
-    items = f"{effect.n_items} items" + (f" in {effect.n_clusters} clusters" if effect.n_clusters != effect.n_items else "")
+    items = f"{effect.n_items} items" + (
+        f" in {effect.n_clusters} clusters" if effect.n_clusters != effect.n_items else ""
+    )
     a, b = len(effect.seeds), len(effect.control_seeds)
     return f"{items}, " + (f"{a} seed{'s' if a != 1 else ''} a side" if a == b else f"{a} and {b} seeds")

@@ -1,10 +1,12 @@
-"""Verdicts, items, curves and orders of a study -> its result tables, findings and answer: the last step before the report.
+"""Verdicts, items, curves and orders of a study -> its result tables, findings and answer: the last step before the
+report.
 
-spec: {"study", "question", "contrasts": [Contrast as plain data], "runs": [{condition, level, seed, benchmark, input, node, fingerprint}],
-"curves": [{condition, level, seed, input, node}], "orders": [{condition, level, seed, input}]}. `input` names the entry of `inputs`; left
-out, it is `verdicts:<condition>:<level>:<seed>:<benchmark>`, `curve:<condition>:<level>:<seed>`, `order:<condition>:<level>:<seed>`, with
-`level` the canonical JSON of the vary cell ("{}" for none). Benchmark items come from `items:<benchmark>`. An entry whose input is absent is a
-run that failed: it is reported, and contrasts that need it are refused on their own.
+spec: {"study", "question", "contrasts": [Contrast as plain data], "runs": [{condition, level, seed, benchmark, input,
+node, fingerprint}], "curves": [{condition, level, seed, input, node}], "orders": [{condition, level, seed, input}]}.
+`input` names the entry of `inputs`; left out, it is `verdicts:<condition>:<level>:<seed>:<benchmark>`,
+`curve:<condition>:<level>:<seed>`, `order:<condition>:<level>:<seed>`, with `level` the canonical JSON of the vary
+cell ("{}" for none). Benchmark items come from `items:<benchmark>`. An entry whose input is absent is a run that
+failed: it is reported, and contrasts that need it are refused on their own.
 Not covered: the statistics (effect.py, rule.py), drawing (report/).
 """
 
@@ -18,8 +20,9 @@ from typing import Any
 import polars as pl
 
 from leaven.analysis.contrasts import Contrast
-from leaven.analysis.findings import answer_of, contrast_findings, curve_findings, finding_dict, mixture_findings, score_findings
+from leaven.analysis.findings import answer_of, contrast_findings, finding_dict
 from leaven.analysis.scores import SCORES, score_table
+from leaven.analysis.summaries import curve_findings, mixture_findings, score_findings
 from leaven.core.hashing import canonical
 from leaven.core.step import StepContext, step
 from leaven.core.tables import CURVE, ITEMS, REALISED, RESULTS, VERDICTS, read_table, write_table
@@ -47,18 +50,31 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
     realised = _gather(spec.get("orders", ()), inputs, "order", "realised.parquet", REALISED, ALL_REALISED)
     ctx.check_stop()
     scores = _scores(results, items)
-    fingerprints = {str(r["node"]): str(r["fingerprint"]) for r in spec.get("runs", ()) if r.get("node") and r.get("fingerprint")}
-    findings = [*contrast_findings(results, contrasts, fingerprints), *score_findings(scores), *curve_findings(curves),
-                *mixture_findings(realised), *_notes(results, missing)]
-    for name, frame, schema in (("results", results, RESULTS), ("curves", curves, CURVES), ("realised", realised, ALL_REALISED),
-                                ("scores", scores, SCORES)):
+    fingerprints = {
+        str(r["node"]): str(r["fingerprint"]) for r in spec.get("runs", ()) if r.get("node") and r.get("fingerprint")
+    }
+    findings = [
+        *contrast_findings(results, contrasts, fingerprints),
+        *score_findings(scores),
+        *curve_findings(curves),
+        *mixture_findings(realised),
+        *_notes(results, missing),
+    ]
+    for name, frame, schema in (
+        ("results", results, RESULTS),
+        ("curves", curves, CURVES),
+        ("realised", realised, ALL_REALISED),
+        ("scores", scores, SCORES),
+    ):
         write_table(out / f"{name}.parquet", frame, schema)
     _write_json(out / "findings.json", [finding_dict(f) for f in findings])
     _write_json(out / "answer.json", answer_of(str(spec.get("question", "")), findings))
     ctx.progress(1, 1, "analysed")
 
 
-def _results(spec: Mapping[str, Any], inputs: Mapping[str, Path], ctx: StepContext) -> tuple[dict[str, pl.DataFrame], pl.DataFrame, list[str]]:
+def _results(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], ctx: StepContext
+) -> tuple[dict[str, pl.DataFrame], pl.DataFrame, list[str]]:
     """Return items by benchmark, the RESULTS table, and the names of runs whose verdicts are absent."""
     runs = list(spec.get("runs", ()))
     items: dict[str, pl.DataFrame] = {}
@@ -71,14 +87,32 @@ def _results(spec: Mapping[str, Any], inputs: Mapping[str, Path], ctx: StepConte
             continue
         if benchmark not in items:
             if f"items:{benchmark}" not in inputs:
-                raise DataError(f"benchmark {benchmark!r}: expected the input 'items:{benchmark}', found {sorted(inputs)}")
-            items[benchmark] = read_table(inputs[f"items:{benchmark}"] / "items.parquet", ITEMS).filter(pl.col("benchmark") == benchmark)
-        parts.append(_join(read_table(inputs[name] / "verdicts.parquet", VERDICTS), items[benchmark], name, {
-            "study": str(spec.get("study", "")), "condition": str(run["condition"]), "level": level, "seed": int(run["seed"]),
-            "benchmark": benchmark, "run": str(run.get("node") or name)}))
+                raise DataError(
+                    f"benchmark {benchmark!r}: expected the input 'items:{benchmark}', found {sorted(inputs)}"
+                )
+            items[benchmark] = read_table(inputs[f"items:{benchmark}"] / "items.parquet", ITEMS).filter(
+                pl.col("benchmark") == benchmark
+            )
+        parts.append(
+            _join(
+                read_table(inputs[name] / "verdicts.parquet", VERDICTS),
+                items[benchmark],
+                name,
+                {
+                    "study": str(spec.get("study", "")),
+                    "condition": str(run["condition"]),
+                    "level": level,
+                    "seed": int(run["seed"]),
+                    "benchmark": benchmark,
+                    "run": str(run.get("node") or name),
+                },
+            )
+        )
         ctx.progress(done + 1, len(runs), name)
     if not parts:
-        raise DataError(f"expected the verdicts of at least one of {len(runs)} runs, found none; missing: {missing[:5]}")
+        raise DataError(
+            f"expected the verdicts of at least one of {len(runs)} runs, found none; missing: {missing[:5]}"
+        )
     table = pl.concat(parts).sort("condition", "level", "seed", "benchmark", "metric", "item", "index")
     return items, table, missing
 
@@ -88,24 +122,41 @@ def _join(verdicts: pl.DataFrame, items: pl.DataFrame, where: str, cell: Mapping
     verdicts = verdicts.filter(pl.col("benchmark") == cell["benchmark"])
     known, judged = set(items["item"].to_list()), set(verdicts["item"].to_list())
     if known != judged:
-        raise DataError(f"{where}: expected a verdict for each of {len(known)} items of {cell['benchmark']}; without one: "
-                        f"{sorted(known - judged)[:5]} ({len(known - judged)}); not among the items: {sorted(judged - known)[:5]} "
-                        f"({len(judged - known)}). Evaluate again on the current items")
-    facts = items.select("item", pl.when(pl.col("cluster") == "").then(pl.col("item")).otherwise(pl.col("cluster")).alias("cluster"),
-                         "difficulty", "seen")
-    return verdicts.join(facts, on="item", how="left").with_columns(
-        *(pl.lit(v).alias(k) for k, v in cell.items())).select([pl.col(c).cast(t) for c, t in RESULTS.items()])
+        raise DataError(
+            f"{where}: expected a verdict for each of {len(known)} items of {cell['benchmark']}; without one: "
+            f"{sorted(known - judged)[:5]} ({len(known - judged)}); not among the items: {sorted(judged - known)[:5]} "
+            f"({len(judged - known)}). Evaluate again on the current items"
+        )
+    facts = items.select(
+        "item",
+        pl.when(pl.col("cluster") == "").then(pl.col("item")).otherwise(pl.col("cluster")).alias("cluster"),
+        "difficulty",
+        "seen",
+    )
+    return (
+        verdicts.join(facts, on="item", how="left")
+        .with_columns(*(pl.lit(v).alias(k) for k, v in cell.items()))
+        .select([pl.col(c).cast(t) for c, t in RESULTS.items()])
+    )
 
 
-def _gather(entries: Any, inputs: Mapping[str, Path], kind: str, file: str, schema: dict[str, Any], wanted: dict[str, Any]) -> pl.DataFrame:
-    """Return one table of all runs from the file of that name in each entry's input; absent inputs and files are left out."""
+def _gather(
+    entries: Any, inputs: Mapping[str, Path], kind: str, file: str, schema: dict[str, Any], wanted: dict[str, Any]
+) -> pl.DataFrame:
+    """Return one table of all runs from the file of that name in each entry's input; absent inputs and files are left
+    out."""
     parts = []
     for entry in entries:
         level = _level(entry)
         name = entry.get("input") or f"{kind}:{entry['condition']}:{level}:{entry['seed']}"
         if name not in inputs or not (inputs[name] / file).is_file():
             continue
-        cell = {"condition": str(entry["condition"]), "level": level, "seed": int(entry["seed"]), "run": str(entry.get("node") or name)}
+        cell = {
+            "condition": str(entry["condition"]),
+            "level": level,
+            "seed": int(entry["seed"]),
+            "run": str(entry.get("node") or name),
+        }
         frame = read_table(inputs[name] / file, schema).with_columns(*(pl.lit(v).alias(k) for k, v in cell.items()))
         parts.append(frame.select([pl.col(c).cast(t) for c, t in wanted.items()]))
     return pl.concat(parts) if parts else pl.DataFrame(schema=wanted)
@@ -113,8 +164,11 @@ def _gather(entries: Any, inputs: Mapping[str, Path], kind: str, file: str, sche
 
 def _scores(results: pl.DataFrame, items: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """Return mean scores overall, per seen or unseen items, per difficulty, and each of one seed."""
-    texts = {(b, row[0]): "\x1f".join(str(x) for x in row[1:]) for b, frame in items.items()
-             for row in frame.select("item", "question", "text", "turns", "answer", "code").iter_rows()}
+    texts = {
+        (b, row[0]): "\x1f".join(str(x) for x in row[1:])
+        for b, frame in items.items()
+        for row in frame.select("item", "question", "text", "turns", "answer", "code").iter_rows()
+    }
     groupings: list[list[str]] = [[], ["seed"]]
     if results["seen"].n_unique() > 1:
         groupings += [["seen"], ["seed", "seen"]]
@@ -129,15 +183,37 @@ def _notes(results: pl.DataFrame, missing: list[str]) -> list[Finding]:
     """Return notes on runs without verdicts and on verdicts that measured nothing."""
     out = []
     if missing:
-        out.append(Finding(id="note/missing-runs", kind="note", title="Runs without results", warnings=(
-            f"{len(missing)} runs have no verdicts (a step failed or was left out): {', '.join(missing[:5])}"
-            + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),), data={"missing": missing}))
+        out.append(
+            Finding(
+                id="note/missing-runs",
+                kind="note",
+                title="Runs without results",
+                warnings=(
+                    f"{len(missing)} runs have no verdicts (a step failed or was left out): {', '.join(missing[:5])}"
+                    + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+                ),
+                data={"missing": missing},
+            )
+        )
     lost = results.filter(pl.col("score").is_null())
     if not lost.is_empty():
-        counts = lost.group_by("condition", "benchmark", "status").agg(pl.len().alias("n")).sort("condition", "benchmark", "status")
-        out.append(Finding(id="note/not-measured", kind="note", title="Not measured", warnings=(
-            f"{lost.height} verdicts measured nothing ({', '.join(sorted(lost['status'].unique().to_list()))}); those items are left out",),
-            data={"rows": counts.to_dicts()}))
+        counts = (
+            lost.group_by("condition", "benchmark", "status")
+            .agg(pl.len().alias("n"))
+            .sort("condition", "benchmark", "status")
+        )
+        out.append(
+            Finding(
+                id="note/not-measured",
+                kind="note",
+                title="Not measured",
+                warnings=(
+                    f"{lost.height} verdicts measured nothing "
+                    f"({', '.join(sorted(lost['status'].unique().to_list()))}); those items are left out",
+                ),
+                data={"rows": counts.to_dicts()},
+            )
+        )
     return out
 
 
@@ -149,4 +225,6 @@ def _level(entry: Mapping[str, Any]) -> str:
 
 def _write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON with one final newline."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8"
+    )

@@ -1,8 +1,10 @@
 """Numbers -> textbook statistics: Wilson and t intervals, paired and Welch t tests, McNemar, Holm.
 
-Small closed forms written out, so that a reader can check each against its source and the tests against scipy and statsmodels.
-Not covered: the effect of data on a model (effect.py), which none of these measures alone: a pooled Wilson interval forgets seeds and
-clusters, a paired t over seeds forgets items. Reproduces Table 13 of the code-and-thought-order paper (section 4.6).
+Small closed forms written out, so that a reader can check each against its source and the tests against scipy and
+statsmodels.
+Not covered: the effect of data on a model (effect.py), which none of these measures alone: a pooled Wilson interval
+forgets seeds and clusters, a paired t over seeds forgets items. Reproduces Table 13 of the code-and-thought-order
+paper (section 4.6).
 """
 
 from __future__ import annotations
@@ -95,7 +97,8 @@ def welch_t(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) ->
 
 
 def mcnemar(only_a: int, only_b: int) -> McNemar:
-    """Compare two models on the same items from the counts that only one of them passed (McNemar 1947; mid-p: Fagerland 2013).
+    """Compare two models on the same items from the counts that only one of them passed (McNemar 1947; mid-p:
+    Fagerland 2013).
 
     Treats items as independent; with clustered items trust the clustered interval instead.
     """
@@ -122,7 +125,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _t_test(estimate: float, se: float, df: float, confidence: float) -> TTest:
-    """Return the two-sided t test of estimate = 0; a zero standard error gives p = 0, or 1 when the estimate is 0 too."""
+    """Return the two-sided t test of estimate = 0; a zero standard error gives p = 0, or 1 when the estimate is 0
+    too."""
     half = float(scipy_stats.t.isf((1 - confidence) / 2, df)) * se
     if se > 0:
         t = estimate / se
