@@ -47,7 +47,8 @@ def test_step_facts_import_nothing(tmp_path, monkeypatch):
         "def d(spec, inputs, out, ctx): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert step_facts("explosive:a") == StepFacts(7, False) and step_facts("explosive:b") == StepFacts(2)
-    for name, words in (("c", "literal values"), ("d", "not marked"), ("e", "defines no function"), ("", "expected 'package.module")):
+    wrong = {"c": "literal values", "d": "not marked", "e": "defines no function", "": "expected 'package.module"}
+    for name, words in wrong.items():
         with pytest.raises(StepError, match=words):
             step_facts(f"explosive:{name}")
     with pytest.raises(StepError, match="cannot be found|importable module"):

@@ -1,4 +1,4 @@
-"""A graph run as a process: killed at seeded moments, interrupted by Ctrl-C, started twice; the artifacts must not show it."""
+"""A graph run as a process: killed at seeded moments, interrupted by Ctrl-C, started twice; artifacts show none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Study:
 
     def __init__(self, folder: Path, graph: list[dict], *, store: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.store, self.run_dir, self.file, self.graph = store or folder / "store", folder / "run", folder / "graph.json", graph
+        self.store, self.run_dir, self.graph = store or folder / "store", folder / "run", graph
+        self.file = folder / "graph.json"
         self.file.write_text(json.dumps(graph))
         self.log = folder / "out.txt"
 
@@ -52,7 +53,7 @@ class Study:
 
 
 def slow(name: str, seconds: float, *, inputs=None, files: int = 1, calls: Path | None = None, seed: int = 0) -> dict:
-    spec = {"ticks": int(seconds / 0.05), "files": files, "seed": seed, "name": name, "calls": str(calls) if calls else ""}
+    spec = {"ticks": int(seconds / 0.05), "files": files, "seed": seed, "name": name, "calls": str(calls or "")}
     return {"id": name, "function": "toy_steps:slow", "spec": spec, "inputs": inputs or {}, "links": [f"links/{name}"]}
 
 
@@ -93,7 +94,7 @@ def kill_after(study: Study, seconds: float) -> bool:
 
 
 def undisturbed(tmp_path: Path, graph: list[dict]) -> dict[str, str]:
-    """Return the digests of the same graph when nothing happens, with the waiting left out (it is not part of the content)."""
+    """Return the digests of the same graph, run in another store, when nothing happens."""
     return Study(tmp_path / "calm", graph).finish()
 
 
@@ -141,7 +142,8 @@ def test_ctrl_c_checkpoints_and_resumes(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=10) == 130 and time.monotonic() - began < 3
     status = read_status(study.run_dir)
-    assert status["state"] == "interrupted" and {r["state"] for r in status["nodes"].values()} == {"interrupted", "waiting"}
+    assert status["state"] == "interrupted"
+    assert {row["state"] for row in status["nodes"].values()} == {"interrupted", "waiting"}
     assert "continue with: leaven run toy.yaml" in study.log.read_text()
     ticks = [json.loads(p.read_text())[0] for p in study.store.glob("work/*/_resume/state.json")]
     assert len(ticks) == 2 and min(ticks) >= 10
@@ -173,14 +175,16 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     wait_for(lambda: bool(list(study.store.glob("work/*/_resume/state.json"))))
     os.kill(process.pid, signal.SIGKILL)  # the parent alone: not the group
     process.wait()
-    with Store(study.store).lock(next((study.store / "work").iterdir()).name, wait=True) as held:  # its holder is the worker
+    key = next((study.store / "work").iterdir()).name
+    with Store(study.store).lock(key, wait=True) as held:  # until now the worker held it
         assert held
 
 
 @pytest.mark.parametrize("one_folder", [True, False])
 def test_two_runs_on_one_store(tmp_path, one_folder):
     calls = tmp_path / "calls"
-    graph = [slow(f"s{i}", 0.3, calls=calls, seed=i) for i in range(6)] + [slow("end", 0.2, inputs={"x": "s0", "y": "s5"}, calls=calls)]
+    graph = [slow(f"s{i}", 0.3, calls=calls, seed=i) for i in range(6)]
+    graph += [slow("end", 0.2, inputs={"x": "s0", "y": "s5"}, calls=calls)]
     first = Study(tmp_path / "one", graph, store=tmp_path / "store")
     second = first if one_folder else Study(tmp_path / "two", graph, store=tmp_path / "store")
     processes = [first.start(), second.start()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from leaven.core.hashing import tree_digest
+from leaven.engine.collect import collect
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.engine.run import run
 from leaven.engine.status import read_status
@@ -114,7 +115,8 @@ def test_a_failed_step_leaves_the_rest_running(go, tmp_path, how, kind, words):
 def test_memory_budget_stops_a_step_not_the_machine(go):
     from leaven.core.step import Resources
 
-    outcome = go(node("hungry", "fail", how="hungry", bytes=3 * 2**30), node("modest", "fail", how="hungry", bytes=2**20),
+    outcome = go(node("hungry", "fail", how="hungry", bytes=3 * 2**30),
+                 node("modest", "fail", how="hungry", bytes=2**20),
                  resources=Resources(memory_bytes=2**30))
     assert outcome.failed["hungry"].kind == "out_of_memory" and outcome.done == ("modest",)
 
@@ -166,10 +168,11 @@ def test_no_secret_reaches_a_file(go, store, tmp_path, monkeypatch):
     monkeypatch.setenv("SERVICE_API_KEY", "correct-horse-battery")
     monkeypatch.setenv("OTHER_TOKEN", "staple-and-paper")
     shaped = "hf_" + "abcdefghij" * 3
-    outcome = go(node("loud", "noisy", shown=shaped[:3] + "x"), node("bad", "noisy", shown="Bearer abcdef0123456789", fail=True),
+    outcome = go(node("loud", "noisy", shown=shaped[:3] + "x"),
+                 node("bad", "noisy", shown="Bearer abcdef0123456789", fail=True),
                  node("allowed", "noisy", shown=shaped, fail=True), pass_env=("OTHER_TOKEN",))
     assert outcome.done == ("loud",) and set(outcome.failed) == {"bad", "allowed"}
-    store.discard(read_status(tmp_path / "run")["nodes"]["loud"]["key"])  # it wrote the variable it was allowed to see on purpose
+    store.discard(read_status(tmp_path / "run")["nodes"]["loud"]["key"])  # it wrote on purpose what it may see
     for path in [p for p in tmp_path.rglob("*") if p.is_file()]:
         content = path.read_text(errors="replace")
         assert "correct-horse" not in content, path
@@ -187,6 +190,19 @@ def test_links_follow_the_graph(go, tmp_path):
     assert text(tmp_path, "seed/x/deeper") == "a" and not (tmp_path / "run/old").is_symlink()
     assert (tmp_path / "run/mine.txt").read_text() == "kept"
     assert sorted(p.name for p in artifact(tmp_path, "seed/x/deeper").iterdir()) == ["_manifest.json", "text.txt"]
+
+
+def test_a_part_of_a_graph_leaves_the_rest_as_it_was(go, store, tmp_path):
+    whole = [node("a", links=("a",)), node("bad", "fail", how="nan"), node("late", inputs={"x": "bad"})]
+    go(*whole)
+    part = go(node("a", links=("a",)), node("report", links=("report",)), partial=True)
+    assert part.exit_code == 0 and part.done == ("report",)
+    status = read_status(tmp_path / "run")
+    assert {n: r["state"] for n, r in status["nodes"].items()} == {"a": "cached", "report": "done", "bad": "failed",
+                                                                   "late": "blocked"}
+    assert status["state"] == "failed"
+    go(node("report", links=("report",)), partial=True)
+    assert text(tmp_path, "a") == "a" and collect(store).artifacts == ()
 
 
 def test_pointer_files_where_links_fail(go, tmp_path, monkeypatch):

@@ -14,12 +14,14 @@ from leaven.engine.collect import Root, collect
 from leaven.engine.store import Cost, Recipe, Source, Store
 from leaven.errors import RefusedError, StudyError
 
-plain = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8)
+leaf = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+plain = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+                     max_leaves=8)
 
 
 def recipe(spec=None, **inputs: str) -> Recipe:
-    return Recipe("toy_steps:write", 1, True, spec or {}, {name: Source("n", "", digest) for name, digest in inputs.items()})
+    sources = {name: Source("n", "", digest) for name, digest in inputs.items()}
+    return Recipe("toy_steps:write", 1, True, spec or {}, sources)
 
 
 def publish(store: Store, made: Recipe, **files: str) -> str:
@@ -35,7 +37,8 @@ def test_key_ignores_the_order_of_fields_and_nothing_else(spec):
     key = Store.key("m:f", 1, spec, {"a": "1", "b": "2"})
     assert key == Store.key("m:f", 1, dict(reversed(spec.items())), {"b": "2", "a": "1"})
     others = [Store.key("m:g", 1, spec, {"a": "1", "b": "2"}), Store.key("m:f", 2, spec, {"a": "1", "b": "2"}),
-              Store.key("m:f", 1, {**spec, "new field": 0}, {"a": "1", "b": "2"}), Store.key("m:f", 1, spec, {"a": "2", "b": "1"})]
+              Store.key("m:f", 1, {**spec, "new field": 0}, {"a": "1", "b": "2"}),
+              Store.key("m:f", 1, spec, {"a": "2", "b": "1"})]
     assert len({key, *others}) == 5
 
 

@@ -1,7 +1,7 @@
 """Run folders -> what the store must keep; everything else -> free bytes.
 
-Every run registers its keys under `roots/` before it builds anything, so an artifact that no run folder names is garbage. A run
-folder that was deleted names nothing. Not covered: thinning checkpoints inside an artifact (train.keep).
+Every run registers its keys under `roots/` before it builds anything, so an artifact that no run folder names is
+garbage. A run folder that was deleted names nothing. Not covered: thinning checkpoints inside an artifact (train.keep).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from leaven.core.hashing import digest
 from leaven.engine.store import Store, folder_bytes, follow, remove, write_json
@@ -76,8 +77,8 @@ def collect(store: Store, *, dry_run: bool = True, work_days: float = 7.0) -> Ga
 
     Raises RefusedError when a run uses the store (a dry run only looks, and always may).
     """
-    named = {key for path in (store.root / "roots").glob("*.json") if Path((raw := _read(path)).get("run_dir", "")).is_dir()
-             for key in raw.get("keys", [])}
+    roots = [_read(path) for path in (store.root / "roots").glob("*.json")]
+    named = {key for root in roots if Path(root["run_dir"]).is_dir() for key in root["keys"]}
     oldest = time.time() - work_days * 86400
     artifacts = [key for key in store.keys() if key not in named]
     work = [p for p in sorted((store.root / "work").glob("*")) if p.name.startswith("trash-") or _touched(p) < oldest]
@@ -85,7 +86,8 @@ def collect(store: Store, *, dry_run: bool = True, work_days: float = 7.0) -> Ga
     if not dry_run:
         with store.in_use(alone=True) as alone:
             if not alone:
-                raise RefusedError(f"{store.root}: a run is using the store; expected none while artifacts are removed. Wait for it to end")
+                raise RefusedError(f"{store.root}: a run is using the store; expected none while artifacts are "
+                                   "removed. Wait for it to end")
             for key in artifacts:
                 store.discard(key)
             for path in work:
@@ -100,6 +102,6 @@ def _touched(folder: Path) -> float:
     return max(p.stat().st_mtime for p in [folder, *folder.rglob("*")])
 
 
-def _read(path: Path) -> dict[str, list[str]]:
+def _read(path: Path) -> dict[str, Any]:
     """Return the JSON of a root file, {} when there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,8 +1,8 @@
 """The store's history -> what a graph will cost: seconds, bytes, and what is cached and why not.
 
-Estimates are medians over manifests of the same step whose spec agrees most with the asked one; no model of the machine is kept.
-A forecast stops being exact where a step must run, because what reads its output is named by content that does not exist yet.
-Not covered: FLOPs and tokens (plan.py knows what a step means).
+Estimates are medians over manifests of the same step whose spec agrees most with the asked one; no model of the machine
+is kept. A forecast stops being exact where a step must run, because what reads its output is named by content that does
+not exist yet. Not covered: FLOPs and tokens (plan.py knows what a step means).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from leaven.engine.provenance import changes, keys_of, leaves
 from leaven.engine.store import Manifest, Recipe, Source, Store
 
 MOST_RECENT = 64
-"""Artifacts per step that estimates look at; comparing each spec with all of a large store would cost more than it tells."""
+"""Artifacts per step that estimates look at; comparing specs with a whole large store costs more than it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class History:
     def __init__(self, store: Store) -> None:
         self._by_function: dict[str, list[tuple[dict[str, Any], Manifest]]] = {}
         for manifest in store.manifests():
-            self._by_function.setdefault(manifest.recipe.function, []).append((dict(leaves(manifest.recipe.spec)), manifest))
+            row = (dict(leaves(manifest.recipe.spec)), manifest)
+            self._by_function.setdefault(manifest.recipe.function, []).append(row)
         for function, rows in self._by_function.items():
             self._by_function[function] = sorted(rows, key=lambda row: row[1].created)[-MOST_RECENT:]
 
@@ -63,7 +64,7 @@ def recipe_of(node: Node, sources: Mapping[str, Source]) -> Recipe:
 
 
 def sources_of(node: Node, built: Mapping[str, Manifest]) -> dict[str, Source] | None:
-    """Return the inputs of a node as sources, or None while one of them is not built; `built` maps node ids to manifests."""
+    """Return the inputs of a node as sources, None while one is not built; `built` maps node ids to manifests."""
     found: dict[str, Source] = {}
     for name, source in sorted(node.inputs.items()):
         if isinstance(source, FileInput):
@@ -90,7 +91,7 @@ class Forecast:
 
 
 def forecast(nodes: Sequence[Node], store: Store, *, run_dir: Path | None = None) -> list[Forecast]:
-    """Return what a run would do, in order; `run_dir` lets reasons name what changed since its last run. Nothing is written."""
+    """Return what a run would do, writing nothing; `run_dir` lets reasons name what changed since its last run."""
     built: dict[str, Manifest] = {}
     keys: dict[str, str] = {}
     previous = keys_of(run_dir) if run_dir is not None else {}

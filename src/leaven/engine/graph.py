@@ -1,8 +1,8 @@
 """Steps as plain data -> a checked graph: what runs, from what, under which readable name, and where its links go.
 
-A node names its function by dotted path and its inputs by node id or file digest, so a graph can be printed, stored and sent to
-another process; nothing here imports the module a step lives in (`step_facts` reads the decorator as text).
-Not covered: which nodes exist (plan.py), what is already built (store.py), running them (run.py).
+A node names its function by dotted path and its inputs by node id or file digest, so a graph can be printed, stored and
+sent to another process; nothing here imports the module a step lives in (`step_facts` reads the decorator as text). Not
+covered: which nodes exist (plan.py), what is already built (store.py), running them (run.py).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class FileInput:
 class Node:
     """One step of a graph.
 
-    `id` is unique and readable ("thought_code/seed-3/model"); `function` is "pkg.module:function"; `inputs` maps the names the
-    step reads to node ids or files; `links` are paths under the run folder that shall lead to the artifact; `threads` and
-    `memory_bytes` are what the step needs at once (0 bytes = unknown) and never enter its key.
+    `id` is unique and readable ("thought_code/seed-3/model"); `function` is "pkg.module:function"; `inputs` maps the
+    names the step reads to node ids or files; `links` are paths under the run folder that shall lead to the artifact;
+    `threads` and `memory_bytes` are what the step needs at once (0 bytes = unknown) and never enter its key.
     """
 
     id: str
@@ -63,15 +63,15 @@ def input_digest(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What the `@step` decorator says: `version` enters the key; downstream of a deterministic step content counts, not keys."""
+    """What the `@step` decorator says: `version` enters the key; readers of a deterministic step see its content."""
 
     version: int
     deterministic: bool = True
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def step_facts(function: str) -> StepFacts:
-    """Read `@step(version=..., deterministic=...)` of "pkg.module:function" from its source, without importing the module.
+    """Read `@step(version=..., deterministic=...)` of "pkg.module:function" from its source; nothing is imported.
 
     Raises StepError when the module, the function or the decorator is missing, or when its arguments are not literals.
     """
@@ -99,14 +99,15 @@ def _decorator_facts(item: ast.FunctionDef, function: str, origin: str) -> StepF
             values = {k.arg or "**": ast.literal_eval(k.value) for k in mark.keywords}
             return StepFacts(**values)
         except (ValueError, TypeError) as error:
-            raise StepError(f"{function}: {origin}:{mark.lineno} expected @step(version=<number>) with literal values") from error
+            raise StepError(f"{function}: {origin}:{mark.lineno} expected @step(version=<number>) with literal values, "
+                            f"found {ast.unparse(mark)!r}") from error
     raise StepError(f"{function}: {origin}:{item.lineno} is not marked with @step(version=<number>)")
 
 
 def in_order(nodes: Iterable[Node]) -> list[Node]:
     """Return the nodes so that each follows what it reads, otherwise in the given order.
 
-    Raises StudyError for a duplicate id, an unknown input, a cycle, or a link that two nodes claim or that lies inside another.
+    Raises StudyError for a duplicate id, an unknown input, a cycle, or links that are equal or nested.
     """
     by_id: dict[str, Node] = {}
     for node in nodes:
@@ -144,7 +145,7 @@ def _visit(start: Node, by_id: Mapping[str, Node], ordered: dict[str, Node]) -> 
 
 
 def _check_links(nodes: Iterable[Node]) -> None:
-    """Raise StudyError when two nodes want one link or a link lies inside another (it would be written into an artifact)."""
+    """Raise StudyError when two nodes want one link or one link lies inside another (inside the store, that is)."""
     owner: dict[tuple[str, ...], str] = {}
     for node in nodes:
         for link in node.links:
@@ -156,7 +157,8 @@ def _check_links(nodes: Iterable[Node]) -> None:
     for parts, who in owner.items():
         for n in range(1, len(parts)):
             if parts[:n] in owner:
-                raise StudyError(f"link {'/'.join(parts)!r} of {who!r} lies inside link {'/'.join(parts[:n])!r} of {owner[parts[:n]]!r}")
+                inner, outer = "/".join(parts), "/".join(parts[:n])
+                raise StudyError(f"link {inner!r} of {who!r} lies inside link {outer!r} of {owner[parts[:n]]!r}")
 
 
 def descendants(nodes: Sequence[Node], roots: Iterable[str]) -> set[str]:

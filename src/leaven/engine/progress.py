@@ -92,8 +92,8 @@ def _bars(stream: TextIO) -> Iterator[Callable[[Event], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(file=stream)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-               TextColumn("{task.fields[left]}", style="dim"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"),
+               TimeElapsedColumn(), TextColumn("{task.fields[left]}", style="dim"))
     with Progress(*columns, console=console, transient=True) as bars:
         overall = bars.add_task("steps", note="", left="")
         rows: dict[str, Any] = {}
@@ -107,7 +107,8 @@ def _bars(stream: TextIO) -> Iterator[Callable[[Event], None]]:
                 bars.update(overall, total=len(event["nodes"]))
             elif kind == "progress" and name in rows:
                 left = f"{seconds_text(event['eta_s'])} left" if event["eta_s"] else ""
-                bars.update(rows[name], completed=event["done"], total=event["total"] or None, note=escape(event["note"]), left=left)
+                bars.update(rows[name], completed=event["done"], total=event["total"] or None, left=left,
+                            note=escape(event["note"]))
             elif kind == "message":
                 console.print(escape(event["text"]), highlight=False)
             elif kind == "run_finished":

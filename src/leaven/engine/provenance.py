@@ -1,8 +1,9 @@
 """Where an artifact came from: the machine's fingerprint, what changed between two artifacts, and text without secrets.
 
-A fingerprint never enters a key; it is kept so that contrasts across machines can warn. A changed input is followed to the step
-that caused the change, because "other content" is no answer to "why". Secrets are found by the names of environment variables and
-by known token shapes: a guard for logs and messages, not a proof. Not covered: encrypting anything; secrets a step writes itself.
+A fingerprint never enters a key; it is kept so that contrasts across machines can warn. A changed input is followed to
+the step that caused the change, because "other content" is no answer to "why". Secrets are found by the names of
+environment variables and by known token shapes: a guard for logs and messages, not a proof. Not covered: encrypting
+anything; secrets a step writes itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PACKAGES = ("leaven", "torch", "numpy", "polars", "tokenizers", "transformers", 
 
 
 def fingerprint(*, threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Return what may change results in the last bits: interpreter, platform, processor, threads, device, package versions."""
+    """Return what may change results in the last bits: interpreter, platform, processor, threads, device, packages."""
     return {**_machine(), "threads": threads, "device": device}
 
 
@@ -52,7 +53,7 @@ def _processor() -> str:
 
 SECRET_NAME = re.compile(r"KEY|TOKEN(?!IZER)|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 SECRET_SHAPES = re.compile(
-    r"\b(?:sk|hf|ghp|gho|ghs|glpat|xox[abp]|github_pat)[-_][A-Za-z0-9_\-]{16,}"  # tokens of services with a known prefix
+    r"\b(?:sk|hf|ghp|gho|ghs|glpat|xox[abp]|github_pat)[-_][A-Za-z0-9_\-]{16,}"  # services' tokens
     r"|\bAKIA[0-9A-Z]{16}\b"
     r"|(?<=Bearer )[A-Za-z0-9._\-+/=]{12,}"
     r"|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)")  # user:password inside a URL
@@ -66,7 +67,7 @@ def secrets(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def secret_values(environ: Mapping[str, str]) -> set[str]:
-    """Return what must not be shown: the lines (logs are redacted by line) of all secrets, if long enough to be recognised."""
+    """Return what must not be shown: the lines (logs are redacted by line) of all secrets that are long enough."""
     return {line for value in secrets(environ).values() for line in value.splitlines() if len(line) >= MIN_SECRET_CHARS}
 
 
@@ -77,7 +78,7 @@ def worker_environ(environ: Mapping[str, str], pass_env: tuple[str, ...] = ()) -
 
 
 def redactor(environ: Mapping[str, str]) -> Callable[[str], str]:
-    """Return a function that replaces secrets in a text: the values of secret variables, and what is shaped like a known token."""
+    """Return a function that replaces secrets in a text: values of secret variables and what is shaped like one."""
     values = sorted(secret_values(environ), key=len, reverse=True)
     known = re.compile("|".join(map(re.escape, values))) if values else None
 
@@ -125,7 +126,8 @@ def changes(old: Recipe, new: Recipe) -> list[str]:
         if was_in is None or now_in is None:
             lines.append(f"input {name}: {'added' if was_in is None else 'removed'}")
         elif was_in.digest != now_in.digest:
-            lines.append(f"input {name}: other content ({was_in.digest[:8]} -> {now_in.digest[:8]}), from {now_in.node or 'a file'}")
+            origin = now_in.node or "a file"
+            lines.append(f"input {name}: other content ({was_in.digest[:8]} -> {now_in.digest[:8]}), from {origin}")
     return lines
 
 
@@ -140,8 +142,9 @@ def why(store: Store, run_dir: Path, node_id: str) -> list[str]:
     keys = history[node_id]
     now = store.manifest(keys[-1])
     if now is None:
-        return [f"{node_id}: its artifact {keys[-1][:8]} is not in the store (any more); run the study again to build it"]
-    title = f"{node_id}: {keys[-1][:8]}, built {now.created} in {now.cost.wall_s:.1f} s by {now.recipe.function} version {now.recipe.version}"
+        return [f"{node_id}: its artifact {keys[-1][:8]} is no longer in the store; run the study again to build it"]
+    title = (f"{node_id}: {keys[-1][:8]}, built {now.created} in {now.cost.wall_s:.1f} s "
+             f"by {now.recipe.function} version {now.recipe.version}")
     if len(keys) == 1:
         inputs = [f"  input {name}: {s.node or 'a file'} ({s.digest[:8]})" for name, s in now.recipe.inputs.items()]
         return [title, "  nothing of that name was built here before; it was made from:", *inputs,
@@ -153,7 +156,8 @@ def _causes(store: Store, old_key: str, new_key: str, indent: str) -> list[str]:
     """Return the differences of two artifacts, each changed input followed by its own differences."""
     old, new = store.manifest(old_key), store.manifest(new_key)
     if old is None or new is None:
-        return [f"{indent}the {'older' if old is None else 'newer'} artifact was removed from the store, so nothing can be compared"]
+        which = "older" if old is None else "newer"
+        return [f"{indent}the {which} artifact was removed from the store, so nothing can be compared"]
     lines = []
     for line in changes(old.recipe, new.recipe):
         lines.append(indent + line)

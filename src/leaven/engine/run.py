@@ -1,8 +1,8 @@
 """Nodes + a store -> artifacts, links and a status file: each step once, in parallel, from what is already built.
 
-A node's key is known as soon as its inputs are built; equal keys run once, within this run and across runs on the same store. A
-failed step blocks only what reads it. The parent process never touches an artifact's content: workers check, build and publish.
-Not covered: what a step computes; how a task becomes a process (executors/).
+A node's key is known as soon as its inputs are built; equal keys run once, within this run and across runs on the same
+store. A failed step blocks only what reads it. The parent process never touches an artifact's content: workers check,
+build and publish. Not covered: what a step computes; how a task becomes a process (executors/).
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ from leaven.engine.executors.local import LocalExecutor, cores
 from leaven.engine.executors.worker import failure_kind
 from leaven.engine.graph import FileInput, Node, descendants, in_order
 from leaven.engine.provenance import leaves, redactor, secret_values, worker_environ
-from leaven.engine.status import Event, Record, State
+from leaven.engine.status import Event, Record, State, read_status
 from leaven.engine.store import Manifest, Recipe, Store, place_link
+from leaven.engine.track import Track
 from leaven.errors import LeavenError, StudyError
 
 POLL_SECONDS = 0.2
 BUSY_SECONDS = 0.5
+DEFAULT_RESOURCES = Resources()
 MAX_REBUILDS = 3
 """How often one artifact may turn out damaged within a run before the disk is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a step failed: the shown reason, its kind (executors.FailureKind), the command that resumes, and its log file."""
+    """Why a step failed: the shown reason, its kind (executors.FailureKind), the command that resumes, its log file."""
 
     reason: str
     kind: str
@@ -48,7 +50,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, as node ids: built now, found built, failed, blocked by a failure; and whether Ctrl-C ended it."""
+    """How a run ended, as node ids: built now, found built, failed, blocked by a failure; whether Ctrl-C ended it."""
 
     done: tuple[str, ...]
     cached: tuple[str, ...]
@@ -62,9 +64,9 @@ class Outcome:
         return 130 if self.interrupted else 1 if self.failed else 0
 
 
-def run(nodes: Sequence[Node], store: Store, *, run_dir: Path, resources: Resources = Resources(), workers: int = 0,
-        log: Callable[[Event], None] = lambda event: None, resume: str = "", pass_env: tuple[str, ...] = (),
-        executor: Executor | None = None) -> Outcome:
+def run(nodes: Sequence[Node], store: Store, *, run_dir: Path, resources: Resources = DEFAULT_RESOURCES,
+        workers: int = 0, log: Callable[[Event], None] = lambda event: None, resume: str = "",
+        pass_env: tuple[str, ...] = (), partial: bool = False, executor: Executor | None = None) -> Outcome:
     """Build every node that is not in the store and link the artifacts below `run_dir`.
 
     Args:
@@ -76,9 +78,11 @@ def run(nodes: Sequence[Node], store: Store, *, run_dir: Path, resources: Resour
         log: called with every event (status.Event).
         resume: the command that continues this run, named in failures.
         pass_env: variables that look like secrets and that steps need nevertheless.
+        partial: `nodes` are part of the run folder's graph; what it says about and links to the rest stays.
         executor: where tasks run (default: processes of this machine).
 
-    Raises StudyError for a graph that cannot run or a spec that contains a secret. A failed step is no exception: see Outcome.
+    Raises StudyError for a graph that cannot run or a spec that contains a secret. A failed step is no exception: see
+    Outcome.
     """
     ordered, environ = in_order(nodes), dict(os.environ)
     _refuse_secrets(ordered, environ)
@@ -86,42 +90,13 @@ def run(nodes: Sequence[Node], store: Store, *, run_dir: Path, resources: Resour
     run_dir.mkdir(parents=True, exist_ok=True)
     record = Record(run_dir, resume, log, redact)
     with store.in_use(), record.alive(), _presses() as presses:
-        executor = executor or LocalExecutor(workers=workers or cores(), total_threads=cores(), memory_bytes=resources.memory_bytes,
-                                             environ=worker_environ(environ, pass_env), redact=redact)
+        executor = executor or LocalExecutor(
+            workers=workers or cores(), total_threads=cores(), memory_bytes=resources.memory_bytes,
+            environ=worker_environ(environ, pass_env), redact=redact)
         try:
-            return _Run(ordered, store, run_dir, resources, executor, record, resume).loop(presses)
+            return _Run(ordered, store, run_dir, resources, executor, record, resume, partial).loop(presses)
         finally:
             executor.close()
-
-
-@dataclass(slots=True)
-class _Track:
-    """Where one node stands; `recipe` is set once its inputs are built."""
-
-    node: Node
-    log: str
-    expected_s: float
-    state: State = "waiting"
-    reason: str = ""
-    kind: str = ""
-    recipe: Recipe | None = None
-    key: str = ""
-    started: float = 0.0
-    seconds: float = 0.0
-    progress: tuple[float, float, str] = (0.0, 0.0, "")
-    retry_at: float = 0.0
-    rebuilds: int = 0
-
-    def left_s(self) -> float | None:
-        """Return the expected seconds of work left, None when nobody knows."""
-        if self.state not in ("running", "waiting"):
-            return 0.0
-        if self.state == "running":
-            spent, (done, total, _) = time.monotonic() - self.started, self.progress
-            if total > 0 and done > 0.02 * total:
-                return spent * max(0.0, total - done) / done
-            return max(0.0, self.expected_s - spent) if self.expected_s else None
-        return self.expected_s or None
 
 
 @dataclass(slots=True)
@@ -135,23 +110,29 @@ class _Run:
     executor: Executor
     record: Record
     resume: str
-    tracks: dict[str, _Track] = field(default_factory=dict)
+    partial: bool
+    others: dict[str, Any] = field(default_factory=dict)
+    tracks: dict[str, Track] = field(default_factory=dict)
     built: dict[str, Manifest] = field(default_factory=dict)
     checked: set[str] = field(default_factory=set)
-    order: list[_Track] = field(default_factory=list)
+    order: list[Track] = field(default_factory=list)
     root: Root = field(init=False)
+    root_warned: bool = False
     stopping: int = 0
 
     def __post_init__(self) -> None:
         history = History(self.store)
         for node in self.nodes:
             log = str(self.run_dir / "logs" / f"{node.id}.log")
-            self.tracks[node.id] = _Track(node, log, history.estimate(node.function, node.spec).wall_s)
+            self.tracks[node.id] = Track(node, log, history.estimate(node.function, node.spec).wall_s)
         self.root = Root.open(self.store, self.run_dir)
+        if self.partial and (self.run_dir / "status.json").is_file():
+            rows = read_status(self.run_dir)["nodes"]
+            self.others = {node_id: row for node_id, row in rows.items() if node_id not in self.tracks}
         self.order = self._longest_path_first()
 
-    def _longest_path_first(self) -> list[_Track]:
-        """Return the tracks by the expected seconds of the longest chain that waits for them, so that it starts early."""
+    def _longest_path_first(self) -> list[Track]:
+        """Return the tracks by the expected seconds of the longest chain that waits for them: it must start early."""
         chain: dict[str, float] = {}
         for node in reversed(self.nodes):
             chain[node.id] = chain.get(node.id, 0.0) + (self.tracks[node.id].expected_s or 1.0)
@@ -178,28 +159,28 @@ class _Run:
 
     def _finish(self) -> Outcome:
         """Write the last status, let go of what this run no longer names, and return the outcome."""
-        by = {state: tuple(t.node.id for t in self.tracks.values() if t.state == state) for state in ("done", "cached", "failed", "blocked")}
+        by = {state: tuple(t.node.id for t in self.tracks.values() if t.state == state)
+              for state in ("done", "cached", "failed", "blocked")}
         failed = {i: Failure(t.reason, t.kind, self.resume, t.log) for i in by["failed"] for t in [self.tracks[i]]}
         stopped = self.stopping > 0 and len(self.built) < len(self.nodes)
-        state = "interrupted" if stopped else "failed" if failed else "done"
+        lost = failed or any(row["state"] in ("failed", "blocked") for row in self.others.values())
+        state = "interrupted" if stopped else "failed" if lost else "done"
         links = {link for node in self.nodes for link in node.links}
-        try:
-            self.root.close(links, complete=state == "done")
-        except OSError as error:
-            self._say(f"{self.root.path}: cannot be written: {error}")
+        self._keep(lambda: self.root.close(links, complete=state == "done" and not self.partial))
         self.record.write(state, self._rows, None, now=True)
-        self.record.event("run_finished", state=state, **{name: len(ids) for name, ids in by.items()}, resume=self.resume)
+        counts = {name: len(ids) for name, ids in by.items()}
+        self.record.event("run_finished", state=state, **counts, resume=self.resume)
         return Outcome(by["done"], by["cached"], failed, by["blocked"], stopped)
 
     def _settle(self) -> None:
-        """Give every node whose inputs are built its key, and find what the store has; nodes are in order, so one pass suffices."""
+        """Give nodes whose inputs are built their key and find what the store has; they are in order: one pass."""
         for track in self.tracks.values():
             if track.state != "waiting" or track.recipe is not None:
                 continue
-            broken = next((p for p in track.node.parents() if self.tracks[p].state in ("failed", "blocked")), None)
-            if broken is not None:
-                first = broken if self.tracks[broken].state == "failed" else self.tracks[broken].reason.removeprefix("blocked by ")
-                self._move(track, "blocked", f"blocked by {first}")
+            broken = [self.tracks[p] for p in track.node.parents() if self.tracks[p].state in ("failed", "blocked")]
+            if broken:
+                cause = broken[0].reason if broken[0].state == "blocked" else f"blocked by {broken[0].node.id}"
+                self._move(track, "blocked", cause)
                 continue
             sources = sources_of(track.node, self.built)
             if sources is not None:
@@ -211,12 +192,18 @@ class _Run:
                     continue
                 self.root.name(track.key)
                 self._find(track)
-        try:
-            self.root.save()
-        except OSError as error:  # a full disk: `collect` may then not know this run, but steps that fit can go on
-            self._say(f"{self.root.path}: cannot be written: {error}")
+        self._keep(self.root.save)
 
-    def _find(self, track: _Track) -> None:
+    def _keep(self, write: Callable[[], None]) -> None:
+        """Note what this run names; on a full disk `collect` may not learn of it, but steps that fit can go on."""
+        try:
+            write()
+        except OSError as error:
+            if not self.root_warned:
+                self.root_warned = True
+                self._say(f"{self.root.path}: cannot be written: {error}")
+
+    def _find(self, track: Track) -> None:
         """Take a node's artifact from the store when it is there and sound."""
         manifest = self.store.lookup(track.key)
         if manifest is not None:
@@ -228,8 +215,8 @@ class _Run:
         """Start what is ready and fits, longest chain first; of equal keys only one."""
         running = {t.key for t in self.tracks.values() if t.state == "running"}
         now = time.monotonic()
-        for track in self.order:
-            if self.stopping or track.state != "waiting" or track.recipe is None or track.key in running or track.retry_at > now:
+        for track in [] if self.stopping else self.order:
+            if track.state != "waiting" or track.recipe is None or track.key in running or track.retry_at > now:
                 continue
             if not self.executor.room(track.node.threads, track.node.memory_bytes):
                 continue
@@ -241,17 +228,20 @@ class _Run:
                 self._move(track, "running", "")
                 self.executor.submit(self._task(track, track.recipe))
 
-    def _task(self, track: _Track, recipe: Recipe) -> Task:
+    def _task(self, track: Track, recipe: Recipe) -> Task:
         """Return a ready node as plain data."""
         inputs = {}
         for name, source in recipe.inputs.items():
             given = track.node.inputs[name]
-            path = str(Path(given.path).absolute()) if isinstance(given, FileInput) else str(self.store.path(source.key))
-            inputs[name] = TaskInput(path, source.node, source.key, source.digest, (source.key or path) not in self.checked)
-        return Task(track.node.id, track.key, recipe.function, recipe.version, recipe.deterministic, recipe.spec, inputs,
-                    str(self.store.root), track.log, track.node.threads, track.node.memory_bytes, dataclasses.asdict(self.resources))
+            path = str(Path(given.path).absolute() if isinstance(given, FileInput) else self.store.path(source.key))
+            check = (source.key or path) not in self.checked
+            inputs[name] = TaskInput(path, source.node, source.key, source.digest, check)
+        return Task(id=track.node.id, key=track.key, function=recipe.function, version=recipe.version,
+                    deterministic=recipe.deterministic, spec=recipe.spec, inputs=inputs, store=str(self.store.root),
+                    log=track.log, threads=track.node.threads, memory_bytes=track.node.memory_bytes,
+                    resources=dataclasses.asdict(self.resources))
 
-    def _handle(self, track: _Track, report: Report) -> None:
+    def _handle(self, track: Track, report: Report) -> None:
         """Act on one report of the executor."""
         self.checked.update(report.checked)
         track.seconds = time.monotonic() - track.started
@@ -259,11 +249,12 @@ class _Run:
         if report.outcome == "progress":
             track.progress = (report.done, report.total, report.note)
             self.record.event("progress", node=track.node.id, done=report.done, total=report.total, note=report.note,
-                              eta_s=_rounded(track.left_s()), run_eta_s=self._eta_s())
+                              eta_s=track.row()["eta_s"], run_eta_s=self._eta_s())
         elif report.outcome in ("done", "cached"):
             manifest = self.store.lookup(track.key)
             if manifest is None:
-                self._fail(track, f"its artifact vanished after it was published: {self.store.damage(track.key)}", "corrupted_input")
+                damage = self.store.damage(track.key) or "it was removed"
+                self._fail(track, f"its artifact did not survive publication: {damage}", "corrupted_input")
                 return
             self.checked.update([track.key] if report.outcome == "done" else [])
             self._built(track, manifest, "done" if report.outcome == "done" else "cached")
@@ -284,11 +275,11 @@ class _Run:
             for twin in twins:
                 self._fail(twin, f"same step as {track.node.id}: {report.reason}", "same_step")
 
-    def _built(self, track: _Track, manifest: Manifest, state: State) -> None:
-        """Note a node's artifact and link it; when a rebuilt one has other content, what was derived from the old is due again."""
+    def _built(self, track: Track, manifest: Manifest, state: State) -> None:
+        """Note a node's artifact and link it; if a rebuilt one has other content, its readers are due again."""
         node, before = track.node, self.built.get(track.node.id)
         sources = sources_of(node, self.built)
-        if sources is None or track.recipe is None or sources != track.recipe.inputs:  # an input was rebuilt while this ran
+        if sources is None or track.recipe is None or sources != track.recipe.inputs:  # rebuilt while this ran
             self._wait_again(track)
             return
         self.built[node.id] = manifest
@@ -304,8 +295,8 @@ class _Run:
             return
         self._move(track, state, "")
 
-    def _rebuild(self, track: _Track, report: Report) -> None:
-        """Remove a damaged input so that its node runs again, and let its readers wait; a damaged outside file is a failure."""
+    def _rebuild(self, track: Track, report: Report) -> None:
+        """Remove a damaged input so that it is built again while readers wait; a changed outside file is a failure."""
         source = track.node.inputs[report.name]
         producer = self.tracks[source] if isinstance(source, str) else None
         if producer is None or producer.rebuilds >= MAX_REBUILDS:
@@ -325,29 +316,27 @@ class _Run:
             if other is track or other.state == "waiting" and sources_of(other.node, self.built) is None:
                 self._wait_again(other)
 
-    def _wait_again(self, track: _Track) -> None:
+    def _wait_again(self, track: Track) -> None:
         """Put a node back to where its inputs are not known yet."""
         track.recipe, track.key, track.retry_at = None, "", 0.0
         if track.state != "waiting":
             self._move(track, "waiting", "")
 
-    def _fail(self, track: _Track, reason: str, kind: str) -> None:
+    def _fail(self, track: Track, reason: str, kind: str) -> None:
         track.kind = kind
         self._move(track, "failed", reason)
 
-    def _move(self, track: _Track, state: State, reason: str) -> None:
+    def _move(self, track: Track, state: State, reason: str) -> None:
         """Change a node's state and tell everyone."""
         track.state, track.reason = state, reason
-        self.record.event("node", node=track.node.id, state=state, reason=reason, kind=track.kind if state == "failed" else "",
-                          key=track.key, function=track.node.function, seconds=round(track.seconds, 3),
-                          run_eta_s=self._eta_s() if state in ("done", "failed") else None,
-                          log=track.log if state == "failed" else "")
+        track.kind = track.kind if state == "failed" else ""
+        self.record.event("node", **track.row(), run_eta_s=self._eta_s() if state in ("done", "failed") else None)
 
     def _say(self, text: str) -> None:
         self.record.event("message", text=text)
 
     def _eta_s(self) -> float | None:
-        """Return the expected seconds until the end: the longest step or the shared work, whichever is more; None when unknown."""
+        """Return the expected seconds until the end: longest step or shared work, whichever is more; None: unknown."""
         left = [t.left_s() for t in self.tracks.values()]
         known = [seconds for seconds in left if seconds is not None]
         busy = max(1, sum(t.state == "running" for t in self.tracks.values()))
@@ -355,31 +344,22 @@ class _Run:
 
     def _rows(self) -> dict[str, dict[str, Any]]:
         """Return the status of every node as plain data."""
-        return {t.node.id: {"state": t.state, "reason": t.reason, "kind": t.kind if t.state == "failed" else "", "key": t.key,
-                            "function": t.node.function, "seconds": round(self._seconds(t), 1), "eta_s": _rounded(t.left_s()),
-                            "progress": list(t.progress), "log": t.log} for t in self.tracks.values()}
-
-    def _seconds(self, track: _Track) -> float:
-        return time.monotonic() - track.started if track.state == "running" else track.seconds
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 1)
+        return {**self.others, **{node_id: track.row() for node_id, track in self.tracks.items()}}
 
 
 def _refuse_secrets(nodes: Sequence[Node], environ: Mapping[str, str]) -> None:
     """Raise StudyError when a spec contains the value of a secret variable: it would be written into the store."""
     values = secret_values(environ)
     for node in nodes:
-        where = next((name for name, leaf in leaves(node.spec) if isinstance(leaf, str) and any(v in leaf for v in values)), "")
-        if where:
-            raise StudyError(f"step {node.id!r}: {where} contains the value of a variable that holds a secret; expected its name "
-                             "(the step reads it from the environment), so that no key or token enters the store")
+        for where, leaf in leaves(node.spec):
+            if isinstance(leaf, str) and any(value in leaf for value in values):
+                raise StudyError(f"step {node.id!r}: {where} contains the value of a secret variable; "
+                                 "expected its name (the step reads it from the environment), so that no key enters the store")
 
 
 @contextlib.contextmanager
 def _presses() -> Iterator[Callable[[], int]]:
-    """Count Ctrl-C and SIGTERM instead of dying of them; outside the main thread signals are somebody else's business."""
+    """Count Ctrl-C and SIGTERM instead of dying of them; outside the main thread signals are not ours."""
     count = 0
 
     def press(number: int, frame: object) -> None:

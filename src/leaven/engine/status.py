@@ -1,4 +1,4 @@
-"""What a run is doing -> `status.json` (now) and `events.jsonl` (history) in its run folder, readable while it runs and after a kill.
+"""What a run is doing -> `status.json` (now) and `events.jsonl` (history), readable while it runs and after a kill.
 
 `status.json` is replaced atomically; a lock that dies with its holder tells a running study from a killed one.
 Not covered: showing it (progress.py, the command line).
@@ -21,7 +21,7 @@ from leaven.errors import StudyError
 
 State = Literal["waiting", "running", "done", "cached", "failed", "blocked", "interrupted"]
 Event = Mapping[str, Any]
-"""`event` is run_started, node, progress, message or run_finished; `time` is UTC seconds; the rest depends on `event`."""
+"""`event` is run_started, node, progress, message or run_finished; `time` is seconds since 1970."""
 
 WRITE_SECONDS = 1.0
 
@@ -50,13 +50,14 @@ class Record:
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._log(row)
 
-    def write(self, state: str, nodes: Callable[[], Mapping[str, Mapping[str, Any]]], eta_s: float | None, *, now: bool = False) -> None:
+    def write(self, state: str, nodes: Callable[[], Mapping[str, Any]], eta_s: float | None, *,
+              now: bool = False) -> None:
         """Replace status.json, at most once per WRITE_SECONDS unless `now`."""
         if not now and time.time() - self._written < WRITE_SECONDS:
             return
         self._written = time.time()
-        status = {"state": state, "started": round(self._started, 3), "updated": round(self._written, 3), "pid": os.getpid(),
-                  "resume": self._resume, "eta_s": eta_s, "nodes": nodes()}
+        status = {"state": state, "started": round(self._started, 3), "updated": round(self._written, 3),
+                  "pid": os.getpid(), "resume": self._resume, "eta_s": eta_s, "nodes": nodes()}
         with self._disk_may_be_full():
             write_json(self._dir / "status.json", redact_all(status, self._redact))
 
@@ -68,7 +69,8 @@ class Record:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                self._log({"event": "message", "time": time.time(), "text": f"{self._dir}: status cannot be written: {error}"})
+                text = f"{self._dir}: status cannot be written: {error}"
+                self._log({"event": "message", "time": time.time(), "text": text})
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def read_status(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "status.json"
     if not path.is_file():
-        raise StudyError(f"expected a run folder with status.json at {run_dir}, found none; start it with: leaven run STUDY.yaml")
+        raise StudyError(f"expected a run folder with status.json at {run_dir}, found none; "
+                         "start it with: leaven run STUDY.yaml")
     status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if status["state"] == "running":
         with flock(run_dir / ".running", fcntl.LOCK_EX, wait=False) as nobody_runs:

@@ -6,7 +6,8 @@
     roots/<run>.json      which keys a run folder names (what `collect` keeps)
 
 A key is known before a step runs, its content digest after it; names that start with `_` carry no identity, so
-`tree_digest(artifact) == manifest.digest`. Not covered: which step runs when (run.py), why a key changed (provenance.py).
+`tree_digest(artifact) == manifest.digest`. Not covered: which step runs when (run.py), why a key changed
+(provenance.py).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DEEP_LIMIT_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one input came from: node id, key ("" for a file from outside) and the digest that entered the reader's key."""
+    """Where one input came from: node id, key ("" for a file from outside) and the digest in the reader's key."""
 
     node: str
     key: str
@@ -109,7 +110,8 @@ class Store:
     @staticmethod
     def key(function: str, version: int, spec: Mapping[str, Any], input_digests: Mapping[str, str]) -> str:
         """Return the key of a step: sha256 over its name, version, canonical spec and input digests."""
-        return digest({"function": function, "version": version, "spec": plain(dict(spec), "spec"), "inputs": dict(input_digests)})
+        return digest({"function": function, "version": version, "spec": plain(dict(spec), "spec"),
+                       "inputs": dict(input_digests)})
 
     def path(self, key: str) -> Path:
         """Return where the artifact of `key` lies once published."""
@@ -184,7 +186,7 @@ class Store:
         return out
 
     def publish(self, node: str, recipe: Recipe, cost: Cost, fingerprint: Mapping[str, Any]) -> Manifest:
-        """Turn the work folder into the artifact of `recipe.key` (hold the lock); a kill leaves nothing or all of it."""
+        """Make the work folder the artifact of `recipe.key` (hold the lock); a kill leaves all of it or nothing."""
         key, out = recipe.key, self.work(recipe.key)
         names = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
         kept = [n for n in names if n.parts[0] != RESUME and n.as_posix() != MANIFEST]
@@ -272,7 +274,8 @@ def place_link(run_dir: Path, link: str, target: Path) -> None:
             parent.unlink()
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_dir() and not place.is_symlink():
-        raise StepError(f"{place}: expected a link to an artifact or nothing, found a folder; move it away and run again")
+        raise StepError(f"{place}: expected a link to an artifact or nothing, found a folder; "
+                        "move it away and run again")
     part = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     part.unlink(missing_ok=True)
     try:
@@ -289,7 +292,7 @@ def follow(link: Path) -> Path:
 
 @contextlib.contextmanager
 def flock(path: Path, kind: int, *, wait: bool) -> Iterator[bool]:
-    """Hold an advisory lock on `path` (the kernel frees it when its holder dies); yields False when it must not wait but would."""
+    """Hold an advisory lock on `path`, freed by the kernel when its holder dies; yields False when it may not wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as handle:
         try:

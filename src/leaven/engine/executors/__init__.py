@@ -1,7 +1,7 @@
 """The contract of an executor: tasks (plain data) in, reports out; `submit`, `poll`, `cancel`.
 
-An executor decides where a task runs; what running means is `worker.execute` everywhere. A task and a report are JSON, so they
-cross any process or machine that sees the same store. Not covered: what to run next (run.py).
+An executor decides where a task runs; what running means is `worker.execute` everywhere. A task and a report are JSON,
+so they cross any process or machine that sees the same store. Not covered: what to run next (run.py).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Outcome = Literal["progress", "done", "cached", "busy", "damaged", "failed", "interrupted"]
-FailureKind = Literal["error", "exception", "out_of_memory", "full_disk", "backend", "corrupted_input", "crash", "same_step"]
+FailureKind = Literal["error", "exception", "out_of_memory", "full_disk", "backend", "corrupted_input", "crash",
+                      "same_step"]
 
 
 @dataclass(frozen=True, slots=True)
 class TaskInput:
-    """One input of a task: where it lies, its key ("" for a file from outside), its digest, and whether to digest it again first."""
+    """One input of a task: path, node, key ("" for an outside file), digest, and whether to digest it again first."""
 
     path: str
     node: str
@@ -27,7 +28,7 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One step to run: its recipe, its inputs as paths, its share of the machine (`resources`: core.step.Resources as a mapping)."""
+    """One step to run: its recipe, its inputs as paths, its resources (those of core.step.Resources)."""
 
     id: str
     key: str
@@ -47,8 +48,9 @@ class Task:
 class Report:
     """News about a task.
 
-    `busy`: another run holds its key, try again later. `damaged`: the input named `name` is not what was published (`reason`).
-    `failed`: `kind` and `reason`. `progress`: `done` of `total` and a `note`. `checked`: keys whose content was verified.
+    `busy`: another run holds its key, try again later. `damaged`: the input named `name` is not what was published
+    (`reason`). `failed`: `kind` and `reason`. `progress`: `done` of `total` and a `note`. `checked`: keys whose content
+    was verified.
     """
 
     id: str

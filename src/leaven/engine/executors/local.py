@@ -1,8 +1,9 @@
 """Tasks -> worker processes of this machine, reused from step to step (a worker pays for its imports once).
 
-Each worker's thread pools are sized by its environment when it starts, so a worker serves tasks of one thread count; threads of
-running tasks never exceed the cores. Workers get the environment without the secrets of `provenance.secrets`; what they
-print passes through `redact` on its way to the step's log. Not covered: what a worker does (worker.py).
+Each worker's thread pools are sized by its environment when it starts, so a worker serves tasks of one thread count;
+threads of running tasks never exceed the cores. Workers get the environment without the secrets of
+`provenance.secrets`; what they print passes through `redact` on its way to the step's log. Not covered: what a worker
+does (worker.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +26,8 @@ from leaven.engine.executors import Report, Task
 GRACE_SECONDS = 8.0
 """How long running steps may take to save their work after Ctrl-C before they are killed."""
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-                    "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+                    "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 def cores() -> int:
@@ -35,7 +36,7 @@ def cores() -> int:
 
 
 class LocalExecutor:
-    """Runs at most `workers` tasks at once whose threads together fit `total_threads` and whose memory fits `memory_bytes` (0: any)."""
+    """Runs at most `workers` tasks at once that fit `total_threads` and `memory_bytes` (0: any) together."""
 
     def __init__(self, *, workers: int, total_threads: int, memory_bytes: int, environ: Mapping[str, str],
                  redact: Callable[[str], str]) -> None:
@@ -53,9 +54,9 @@ class LocalExecutor:
         running = self._running()
         if self._deadline is not None or len(running) >= self._workers:
             return False
-        memory = memory_bytes + sum(t.memory_bytes for t in running)
-        fits = threads + sum(t.threads for t in running) <= self._threads and (not self._memory or memory <= self._memory)
-        return fits or not running
+        all_threads = threads + sum(t.threads for t in running)
+        all_memory = memory_bytes + sum(t.memory_bytes for t in running)
+        return not running or (all_threads <= self._threads and (not self._memory or all_memory <= self._memory))
 
     def submit(self, task: Task) -> None:
         """Start a task on an idle worker of its thread count, or on a new one."""
@@ -81,7 +82,7 @@ class LocalExecutor:
             if worker.dead:
                 found += worker.obituary(cancelled=self._deadline is not None)
                 self._drop(worker)
-        if any(r.kind == "out_of_memory" for r in found):  # a heap that hit its limit is not a good start for the next step
+        if any(r.kind == "out_of_memory" for r in found):  # a heap that hit its limit is no good start
             for worker in [w for w in self._all if w.task is None]:
                 self._drop(worker)
         if self._deadline is not None and time.monotonic() > self._deadline:
@@ -118,13 +119,14 @@ class _Worker:
         self._redact, self._partial, self._line = redact, b"", b""
         read_fd, write_fd = os.pipe()
         # a fixed hash seed: the order of sets must not differ between a run and its repetition
-        env = {**environ, **{name: str(threads) for name in THREAD_VARIABLES}, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
-        command: Sequence[str] = [sys.executable, "-P", "-m", "leaven.engine.executors.worker", str(write_fd), str(os.getpid())]
+        env = {**environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONHASHSEED": "0",
+               "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-P", "-m", "leaven.engine.executors.worker", str(write_fd), str(os.getpid())]
         # blocked until the worker ignores it: a Ctrl-C during its start must not end it half imported
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                             pass_fds=(write_fd,), env=env)
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                             stderr=subprocess.STDOUT, pass_fds=(write_fd,), env=env)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(write_fd)
@@ -196,10 +198,12 @@ class _Worker:
         if cancelled:
             return [Report(task.id, "interrupted", reason="did not stop in time and was ended")]
         if code == -signal.SIGKILL:
-            return [Report(task.id, "failed", kind="out_of_memory", reason="its process was killed by signal 9, which is how the "
-                           "system ends a process when memory runs out; lower the batch size, the threads or the workers")]
+            return [Report(task.id, "failed", kind="out_of_memory",
+                           reason="its process was killed by signal 9, which is how the system ends a process when "
+                                  "memory runs out; lower the batch size, the threads or the workers")]
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return [Report(task.id, "failed", kind="crash", reason=f"its process died ({name}); its log may say more: {task.log}")]
+        reason = f"its process died ({name}); its log may say more: {task.log}"
+        return [Report(task.id, "failed", kind="crash", reason=reason)]
 
     def kill(self) -> None:
         """End the process now."""

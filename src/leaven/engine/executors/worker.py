@@ -1,9 +1,9 @@
-"""One task -> one artifact, inside a fresh interpreter that serves one step at a time: `python -m leaven.engine.executors.worker FD`.
+"""One task -> one artifact, inside a fresh interpreter that serves one step at a time (started by local.py).
 
-Tasks arrive as JSON lines on standard input, reports leave as JSON lines on descriptor FD; whatever a step prints goes to standard
-output, which the parent writes to the step's log. The worker ends when its parent does: standard input closes, and on Linux the
-kernel kills it. Ctrl-C is the parent's business: it sends {"stop": true}, which turns `ctx.stop()` true.
-Not covered: choosing tasks (run.py), starting workers (local.py).
+Tasks arrive as JSON lines on standard input, reports leave as JSON lines on descriptor FD; whatever a step prints goes
+to standard output, which the parent writes to the step's log. The worker ends when its parent does: standard input
+closes, and on Linux the kernel kills it. Ctrl-C is the parent's business: it sends {"stop": true}, which turns
+`ctx.stop()` true. Not covered: choosing tasks (run.py), starting workers (local.py).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _build(task: Task, store: Store, stop: Callable[[], bool], progress: Callabl
 
 
 def _check_inputs(task: Task, store: Store, checked: list[str]) -> None:
-    """Raise DamagedInput unless every input is what its digest says; `checked` collects the keys that were digested again."""
+    """Raise DamagedInput unless every input is what its digest says; `checked` collects what was digested again."""
     for name, source in task.inputs.items():
         detail = _damage(source, store)
         if detail:
@@ -100,7 +100,9 @@ def _damage(source: TaskInput, store: Store) -> str:
     if not source.check or (path.is_file() and path.stat().st_size >= DEEP_LIMIT_BYTES):
         return ""
     found = input_digest(path)
-    return "" if found == source.digest else f"{path}: expected content {source.digest[:12]}, found {found[:12]}; it changed since the plan"
+    if found == source.digest:
+        return ""
+    return f"{path}: expected content {source.digest[:12]}, found {found[:12]}; it changed since the plan was made"
 
 
 def _failure(task: Task, store: Store, error: BaseException) -> Report:
@@ -139,7 +141,7 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 @contextlib.contextmanager
 def _memory_limit(limit_bytes: int) -> Iterator[None]:
-    """Cap this process's private memory while a step runs, so that it fails with MemoryError before the machine swaps."""
+    """Cap this process's private memory while a step runs: a MemoryError here is better than a machine that swaps."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     if limit_bytes > 0:
         hard = before[1]
