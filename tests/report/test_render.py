@@ -125,7 +125,7 @@ def test_every_estimate_has_an_interval_items_seeds_and_a_source():
     for row in parsed.rows["numbers"][1:]:
         assert "[" in row[2] and "R" in row[6]
     runs = {row[0]: row for row in parsed.rows["runs"][1:]}
-    assert len(runs) == 16 and runs["R1"][-2].startswith("evaluate/code_only/seed-0")
+    assert len(runs) == 16 and runs["R1"][4].startswith("evaluate/code_only/seed-0")
 
 
 def test_difficulty_table_marks_seen_columns_and_items():

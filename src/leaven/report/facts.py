@@ -97,7 +97,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One evaluated model: where its numbers come from. `key` is the artifact key, `node` its readable path."""
+    """One evaluated model: where its numbers come from.
+
+    `node` is the readable path of its verdicts, `key` their artifact key, `model` the key of the model, `machines` the positions in
+    ReportData.fingerprints of the machines that trained, sampled and judged it.
+    """
 
     id: str
     condition: str
@@ -106,6 +110,8 @@ class Run:
     benchmark: str = ""
     node: str = ""
     key: str = ""
+    model: str = ""
+    machines: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,7 +115,7 @@ def forest_figure(data: ReportData) -> Figure | None:
 
 
 def contrast_label(contrast: Finding) -> str:
-    """Return the title of a contrast without its measure, which stands beside it."""
+    """Return "treatment vs control" and the level, without the measure and its items, which stand beside it."""
     benchmark, metric = contrast_measure(contrast)
     return contrast.title.replace(f": {metric} on {benchmark}", "", 1)
 
@@ -167,8 +167,10 @@ def contrast_margin(contrast: Finding) -> float | None:
 
 
 def contrast_measure(contrast: Finding) -> tuple[str, str]:
-    """Return (benchmark, metric) of a contrast."""
-    return str(contrast.data.get("benchmark", "")), str(contrast.data.get("metric", "") or contrast.unit or "score")
+    """Return (benchmark with its restriction of items, metric) of a contrast."""
+    benchmark, metric = str(contrast.data.get("benchmark", "")), str(contrast.data.get("metric", "") or contrast.unit or "score")
+    _, found, rest = contrast.title.partition(f": {metric} on {benchmark}")
+    return benchmark + (rest.split(" @ ")[0] if found else ""), metric
 
 
 def series_label(condition: str, level: str) -> str:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -21,11 +21,13 @@ from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_tabl
 from leaven.core.types import Finding, Item
 from leaven.errors import DataError
 from leaven.report.facts import Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+from leaven.report.lineage import Lineage, distinct, lineage
 
 POINTS = 90
 ALL_POINTS = 9_000
 MAX_SHOWN_ITEMS = 6
 MAX_OUTPUTS = 40
+T = TypeVar("T", Score, Curve, Mixture)
 CELL = ("condition", "level", "benchmark", "metric")
 
 
@@ -44,16 +46,17 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
     findings = tuple(finding_from(row) for row in _json(folder / "findings.json"))
     answer = _json(folder / "answer.json")
     results = read_table(folder / "results.parquet", RESULTS)
-    runs = tuple(_run(row) for row in spec.get("runs", ()))
+    order = {str(name): i for i, name in enumerate(spec.get("conditions", {}))}
+    runs, fingerprints = _runs(spec, lineage(inputs.values()))
     return ReportData(
         study=str(spec["study"]), question=str(answer.get("question") or spec["question"]), answer=str(answer["answer"]),
         version=str(spec.get("version") or ""), lock_digest=str(spec.get("lock_digest") or ""), primary=_primary(answer, findings),
         conditions=_conditions(spec), contrasts=tuple(f for f in findings if f.kind == "contrast"),
-        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings), scores=_scores(folder, results), curves=_curves(folder),
-        mixtures=_mixtures(folder), samples=shown_samples(spec.get("runs", ()), inputs), samples_total=results["item"].n_unique(),
+        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings), scores=_in_order(_scores(folder, results), order),
+        curves=_in_order(_curves(folder), order), mixtures=_in_order(_mixtures(folder), order), samples=shown_samples(spec.get("runs", ()), inputs), samples_total=results["item"].n_unique(),
         differences=tuple((str(row["path"]), dict(row["values"])) for row in spec.get("differences", ())),
-        warnings=tuple(str(w) for w in spec.get("warnings", ())), licences=tuple(dict(r) for r in spec.get("licences", ())),
-        runs=runs, fingerprints=tuple(dict(f) for f in spec.get("fingerprints", ())), seeds=tuple(spec.get("seeds", ())),
+        warnings=tuple(str(w) for w in spec.get("warnings", ())), licences=_licences(spec, inputs),
+        runs=runs, fingerprints=fingerprints, seeds=tuple(spec.get("seeds", ())),
         benchmarks=_named(spec.get("benchmarks", ())), references=tuple(str(r) for r in spec.get("references", ())),
         facts={name: spec[name] for name in ("model", "train", "stages", "tokenizer") if spec.get(name)})
 
@@ -91,10 +94,34 @@ def _conditions(spec: Mapping[str, Any]) -> tuple[Condition, ...]:
                  for name, row in spec.get("conditions", {}).items())
 
 
-def _run(row: Mapping[str, Any]) -> Run:
-    return Run(id=str(row.get("id", "")), condition=str(row.get("condition", "")), seed=int(row.get("seed") or 0),
-               level=str(row.get("level") or ""), benchmark=str(row.get("benchmark") or ""), node=str(row.get("node") or ""),
-               key=str(row.get("key") or ""))
+def _runs(spec: Mapping[str, Any], made: Lineage) -> tuple[tuple[Run, ...], tuple[dict[str, Any], ...]]:
+    """Return the runs with their artifacts, and the distinct machines that they or the study name."""
+    rows = spec.get("runs", ())
+    per_run = [made.machines(str(row.get("node") or "")) for row in rows]
+    machines = distinct([*(dict(f) for f in spec.get("fingerprints", ())), *(f for found in per_run for f in found)])
+    runs = tuple(Run(
+        id=str(row.get("id", "")), condition=str(row.get("condition", "")), seed=int(row.get("seed") or 0),
+        level=str(row.get("level") or ""), benchmark=str(row.get("benchmark") or ""), node=str(row.get("node") or ""),
+        key=str(row.get("key") or made.key(str(row.get("node") or ""))), model=made.model(str(row.get("node") or "")),
+        machines=tuple(machines.index(f) for f in found)) for row, found in zip(rows, per_run, strict=True))
+    return runs, tuple(dict(m) for m in machines)
+
+
+def _licences(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[dict[str, Any], ...]:
+    """Return the licence rows with the number of examples of each source, counted where its folder is an input."""
+    rows = []
+    for row in spec.get("licences", ()):
+        path = inputs[row["input"]] / "examples.parquet" if row.get("input") in inputs else None
+        count = row.get("n_examples")
+        if count is None and path is not None and path.is_file():
+            count = pl.scan_parquet(path).select(pl.len()).collect().item()
+        rows.append({**row, "n_examples": count})
+    return tuple(rows)
+
+
+def _in_order(rows: tuple[T, ...], order: Mapping[str, int]) -> tuple[T, ...]:
+    """Return rows in the order in which the study names their conditions; otherwise as they came."""
+    return tuple(sorted(rows, key=lambda row: order.get(row.condition, len(order))))
 
 
 # ---- tables of the analysis -------------------------------------------------------------------------------------------------

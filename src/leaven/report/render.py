@@ -83,6 +83,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "differences": [(path, [value_text(values.get(c.name)) for c in data.conditions]) for path, values in data.differences],
         "licences": [_licence(row) for row in data.licences], "runs": provenance.runs, "references": references,
         "bibtex": "\n\n".join(r.bibtex for r in references if r.bibtex), "has_levels": _has_levels(data),
+        "has_keys": any(r.key for r in data.runs),
         "fingerprints": [[(k, value_text(v)) for k, v in sorted(f.items())] for f in data.fingerprints],
     }
     context["warnings_title"] = plural(len(context["warnings"]), "warning").capitalize()
@@ -104,7 +105,8 @@ class _Provenance:
     def __init__(self, data: ReportData) -> None:
         self.rows: list[dict[str, Any]] = []
         self.runs = [{"name": f"R{i + 1}", "target": f"r{i + 1}", "condition": r.condition, "seed": r.seed,
-                      "level": level_text(r.level), "benchmark": r.benchmark, "node": r.node, "key": r.key}
+                      "level": level_text(r.level), "benchmark": r.benchmark, "node": r.node, "key": r.key, "model": r.model,
+                      "machines": ", ".join(str(m + 1) for m in r.machines)}
                      for i, r in enumerate(data.runs)]
         self._links: dict[str, list[dict[str, str]]] = {}
         for run, row in zip(data.runs, self.runs, strict=True):
@@ -131,13 +133,13 @@ def _contrast(contrast: Finding, data: ReportData, provenance: _Provenance) -> d
     percent = is_binary(contrast)
     measure = _measure(metric, benchmark, "points" if percent else contrast.unit)
     return {
-        "label": contrast_label(contrast), "primary": data.is_primary(contrast), "difficulty": contrast.data.get("difficulty"), "measure": measure,
+        "label": contrast_label(contrast), "name": str(contrast.data.get("name") or ""), "primary": data.is_primary(contrast), "difficulty": contrast.data.get("difficulty"), "measure": measure,
         "estimate": number(contrast.estimate, sign=True, percent=percent),
         "interval": interval(contrast.low, contrast.high, sign=True, percent=percent), "unit": "points" if percent else "",
         "p": p, "p_holm": p_value(contrast.p_holm), "mde": number(contrast.mde, percent=percent) if contrast.mde is not None else "",
         "seeds": seeds_counted(contrast.seeds), "n_items": amount(contrast.n_items), "decision_class": kind, "decision_word": word,
         "decision": f"By the declared rule: {word}." if contrast.decision else "",
-        "number": provenance.add(f"Contrast {contrast_label(contrast)}, {measure}", contrast)}
+        "number": provenance.add(f"{contrast_label(contrast)}, {measure}", contrast)}
 
 
 def _score(score: Score, data: ReportData, provenance: _Provenance) -> dict[str, Any]:
@@ -218,8 +220,26 @@ def _basis(data: ReportData) -> dict[str, str]:
 
 
 def _warnings(data: ReportData) -> list[str]:
-    own = [f"{contrast_label(c)}: {w}" for c in (*data.contrasts, *data.notes) for w in c.warnings]
-    return list(dict.fromkeys((*data.warnings, *own)))
+    """Return the study's warnings, then those of findings with the findings they concern, then machines that differ in a contrast."""
+    where: dict[str, list[str]] = {}
+    for finding in (*data.contrasts, *data.notes):
+        for warning in finding.warnings:
+            where.setdefault(warning, []).append("" if finding.kind == "note" else contrast_label(finding))
+    for contrast in data.contrasts:
+        machines = {m for r in data.runs if {r.node, r.id, r.key} & set(contrast.runs) for m in r.machines}
+        if len(machines) > 1 and contrast.data.get("difficulty") is None:
+            text = f"mixed fingerprints: computed on {len(machines)} different machines or package versions, see the end of the report"
+            where.setdefault(text, []).append(contrast_label(contrast))
+    return list(dict.fromkeys((*data.warnings, *(_said_of(w, names) for w, names in where.items()))))
+
+
+def _said_of(warning: str, names: list[str]) -> str:
+    """Return a warning with up to two of the findings that carry it."""
+    names = list(dict.fromkeys(n for n in names if n))
+    if not names:
+        return warning[:1].upper() + warning[1:]
+    more = f" and {plural(len(names) - 2, 'more')}".removesuffix("s") if len(names) > 2 else ""
+    return f"{', '.join(names[:2])}{more}: {warning}"
 
 
 def _has_levels(data: ReportData) -> bool:
