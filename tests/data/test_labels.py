@@ -123,8 +123,8 @@ def test_language_from_fence_or_lines(text: str, language: str) -> None:
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 PROBLEM = {"question": "problem", "answer": "solution"}
-# label, file, fields, share of rows that must get (code, math: at least; other: at most as code) this label. Code Alpaca holds
-# prose about computing, Self-Instruct real programs: the source is no gold label there.
+# label, file, fields, share of rows that must get this label (other: share at most called code). Code Alpaca has
+# prose about computing, Self-Instruct has real programs: there the source is no gold label.
 BARS: list[tuple[str, str, dict[str, str] | None, float]] = [
     ("code", "instruction/code_gpteacher_codegen", None, 0.985),
     ("code", "instruction/code_alpaca_2k", None, 0.84),

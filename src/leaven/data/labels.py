@@ -1,12 +1,12 @@
 """Examples -> labels by rules: code, math or other, with the evidence; and the programming language of code.
 
-Rules read question and reply (the reply tells more: questions that look like code may be answered in prose). LaTeX is taken
-out before code is looked for, since a line of LaTeX ends like a line of C. Each rule that fires adds points to one side; the
-higher side wins when it reaches `THRESHOLD`, else the example is other; a reply that shows code is code whatever it
-computes. Points and evidence are kept, so that a reader can audit each label and a second labeller take the close calls.
-The classes are those of Zhang et al. 2024 (Coding, Math, Others), who asked a language model instead.
-Limits: word lists are English; questions about computing without code words are other. Not covered: labels by a language
-model or a trained classifier, difficulty.
+Rules read question and reply (the reply tells more: questions that look like code may be answered in prose). LaTeX is
+taken out before code is looked for, since a line of LaTeX ends like a line of C. Each rule that fires adds points to
+one side; the higher side wins when it reaches `THRESHOLD`, else the example is other; a reply that shows code is code
+whatever it computes. Points and evidence are kept, so that a reader can audit each label and a second labeller take
+the close calls. The classes are those of Zhang et al. 2024 (Coding, Math, Others), who asked a language model
+instead. Limits: word lists are English; questions about computing without code words are other. Not covered: labels
+by a language model or a trained classifier, difficulty.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Label:
 # ---- what code and mathematics look like ----------------------------------------------------------------------
 
 _ALIASES = {
-    "py": "python", "python3": "python", "js": "javascript", "jsx": "javascript", "node": "javascript", "ts": "typescript",
-    "c++": "cpp", "cc": "cpp", "c#": "csharp", "cs": "csharp", "sh": "shell", "bash": "shell", "zsh": "shell",
+    "py": "python", "python3": "python", "js": "javascript", "jsx": "javascript", "node": "javascript",
+    "ts": "typescript", "c++": "cpp", "cc": "cpp", "c#": "csharp", "cs": "csharp", "sh": "shell", "bash": "shell", "zsh": "shell",
     "console": "shell", "golang": "go", "rb": "ruby", "rs": "rust", "htm": "html", "kt": "kotlin", "mysql": "sql",
     "postgresql": "sql", "sqlite": "sql", "yml": "yaml"}
 LANGUAGES = frozenset(_ALIASES.values()) | {
-    "java", "c", "php", "swift", "r", "scala", "perl", "css", "lua", "haskell", "json", "xml", "matlab", "dart", "julia",
-    "vb", "scss", "makefile", "dockerfile"}
+    "java", "c", "php", "swift", "r", "scala", "perl", "css", "lua", "haskell", "json", "xml", "matlab", "dart",
+    "julia", "vb", "scss", "makefile", "dockerfile"}
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 # language -> lines that hardly occur outside it; the order decides between equal counts
 _LINES: dict[str, re.Pattern[str]] = {language: re.compile(pattern, re.MULTILINE) for language, pattern in {
