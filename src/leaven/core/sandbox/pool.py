@@ -223,6 +223,8 @@ def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
              "output_limit": f"printed more than {limits.output_bytes} bytes"}
     if ended in texts:
         return ended, texts[ended]
+    if ended == "closed":
+        return "error", "the program closed the channel its answers go through"
     if ended == "judge_cpu":
         return "timeout_cpu", "comparing the returned values took too long"
     if ended == "judge_gone":

@@ -42,8 +42,12 @@ _COMPILER_MADE = frozenset(("__module__", "__qualname__", "__annotations__", "__
                             "__classdict__", "__annotate_func__", "__annotations_cache__"))
 _STORES = frozenset(("STORE_ATTR", "DELETE_ATTR"))
 _HIDDEN_BUILTINS = ("exec", "eval", "compile", "open", "input", "globals", "locals", "vars", "dir", "getattr", "setattr", "delattr",
-                    "id", "help", "exit", "quit", "breakpoint", "memoryview", "copyright", "credits", "license", "type",
+                    "id", "help", "exit", "quit", "breakpoint", "memoryview", "copyright", "credits", "license",
                     "__loader__", "__spec__", "__debug__")
+
+
+class Refused(ImportError):
+    """A restricted program asked for a module outside the list."""
 
 
 class Modules:
@@ -73,9 +77,9 @@ class Modules:
         return safe
 
     def copy_of(self, name: str) -> ModuleType:
-        """Return a fresh module with the safe public names of `name`; raises ImportError for any other module."""
+        """Return a fresh module with the safe public names of `name`; raises Refused for any other module."""
         if name not in ALLOWED:
-            raise ImportError(f"import of {name!r} is not on the allow-list")
+            raise Refused(f"an import of {name!r}")
         if name == "__future__":
             return __import__(name)
         copy = ModuleType(name)
@@ -103,13 +107,8 @@ def restricted_builtins(modules: Modules, write: Any) -> dict[str, Any]:
     def print_text(*values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: bool = False) -> None:
         write((" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end))
 
-    def type_of(value: Any) -> type:
-        return value_type(value)
-
-    value_type = type
     table["__import__"] = import_module
     table["print"] = print_text
-    table["type"] = type_of
     return table
 
 
@@ -125,6 +124,8 @@ def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] =
         for name in names:
             if name.startswith("__") and name.endswith("__") and name not in _DUNDERS and name not in _COMPILER_MADE:
                 return f"the name {name!r}"
+            if "." in name and name not in ALLOWED:
+                return f"an import of {name!r}"
             imports = imports or name in ALLOWED
         stored = stored or not modules.shared.isdisjoint(names)
         for constant in one.co_consts:

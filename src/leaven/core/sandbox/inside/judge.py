@@ -222,7 +222,7 @@ class Judge:
             sock.close()
 
     def tell(self, what: str, index: int) -> None:
-        """Tell the worker that job `index` was judged ("j") or that the batch is over ("e"); nothing about the outcome."""
+        """Tell the worker that job `index` was judged ("j"), its candidate vanished ("l") or the batch is over ("e"); no more."""
         self.control.sendall(what.encode() + index.to_bytes(4, "big"))
 
     def judge(self, link: Link, index: int, job: dict, batch: dict) -> str:
@@ -303,7 +303,7 @@ class Judge:
     def report(self, index: int, batch: dict, status: str, detail: str, printed: str = "") -> str:
         """Send the verdict to the supervisor, and to the worker only that there is one."""
         self.supervisor.send([batch["n"], index, status, detail[:1000], printed])
-        self.tell("j", index)
+        self.tell("l" if status == "lost" else "j", index)
         return status
 
 
@@ -333,6 +333,8 @@ def classify(problem: BaseException, place: int, tests: list[str]) -> tuple[str,
     if isinstance(problem, NotComparable):
         return "fail", f"{where}: {problem}"
     name = getattr(problem, "remote", None) or type(problem).__name__
+    if name == "Refused":
+        return "refused", f"the program holds {_text(problem)}"
     if name == "OutputLimit":
         return "output_limit", "printed more than allowed"
     if isinstance(problem, MemoryError):

@@ -182,7 +182,7 @@ class Watch:
         self.begun = self.wall_mark = time.monotonic()
         self.cpu_mark = 0.0
         self.judge_mark = cpu_clock(zygote.judge_pid) if task["mode"] != "script" else 0.0
-        self.over = self.judged = False
+        self.over = self.judged = self.lost = False
 
     def until_over(self) -> None:
         """Return when the judge is through, the script has ended, or a limit is broken (then `reason` names it)."""
@@ -226,8 +226,10 @@ class Watch:
             self.finish("timeout_cpu")
         elif judge_left <= 0:
             self.finish("judge_cpu")
-        elif wall_left <= 0:
-            self.finish("timeout_wall")
+        elif wall_left <= 0:  # time spent ready to run without a core is not the program's
+            wall_left += min(self.zygote.cage.waited_s(self.pid), 9 * self.limits["wall_s"])
+            if wall_left <= 0:
+                self.finish("timeout_wall")
         return max(0.001, min(cpu_left, judge_left, wall_left) + 0.001)
 
     def finish(self, reason: str = "") -> None:
@@ -264,6 +266,7 @@ class Watch:
                 self.judged = True
                 self.finish()
                 return
+            self.lost = what == b"l"
             self.jobs.append([max(0.0, cpu - self.cpu_mark), now - self.wall_mark])
             self.cpu_mark, self.wall_mark = max(cpu, self.cpu_mark), now
             self.judge_mark = cpu_clock(self.zygote.judge_pid)
@@ -271,6 +274,8 @@ class Watch:
     def end(self) -> dict:
         """Kill and bury the candidate; return the report."""
         wall = time.monotonic() - self.begun
+        if self.lost and not self.reason and not self.ended_by_itself():
+            self.reason = "closed"
         if self.task["mode"] != "script" or self.reason:
             try:
                 os.kill(self.pid, signal.SIGKILL)
@@ -291,6 +296,14 @@ class Watch:
             os.waitpid(self.zygote.judge_pid, 0)
         return {"n": self.task["n"], "reason": self.reason, "status": status, "cpu_s": usage.ru_utime + usage.ru_stime,
                 "wall_s": wall, "jobs": self.jobs, "stdout": text, "max_rss_bytes": usage.ru_maxrss * (1024 if cages.LINUX else 1)}
+
+    def ended_by_itself(self) -> bool:
+        """Return whether the child whose socket closed is dead or dies within a moment (else it closed the socket and lives on)."""
+        for _ in range(100):
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return True
+            time.sleep(0.002)
+        return False
 
     def await_judge(self) -> None:
         """The candidate is dead: the judge notices and closes the batch, unless it is itself stuck."""
