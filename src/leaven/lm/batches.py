@@ -26,6 +26,8 @@ from leaven.errors import DataError
 BUCKET_COST_TOKENS = 256
 """What one more micro-batch costs, in padded tokens (measured with the 0.16M model on one core)."""
 MOST_BUCKETS = 4
+TARGETS_PER_TOKEN = 8
+"""With `round_to` tokens per row, the number of targets is rounded to this many times as much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +128,7 @@ class TrainingOrder:
             batches.append(
                 self._batch(slots[chosen], local[row_of[chosen]], len(rows), int(lengths[rows].max()), round_to, total)
             )
-        return StepBatches(batches, int(self._count[slots].sum()), sum(len(b.target_at) for b in batches), len(slots))
+        return StepBatches(batches, int(self._count[slots].sum()), sum(int((b.weights > 0).sum()) for b in batches), len(slots))
 
     def _flat(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return for every token of `slots`: its place in the flat arrays, its position in its document, its slot's index."""
@@ -161,14 +163,12 @@ class TrainingOrder:
             positions, document = np.zeros(n_rows * width, np.int64), np.full(n_rows * width, -1, np.int64)
             positions[place], document[place] = position, slot
             positions, document = positions.reshape(n_rows, width), document.reshape(n_rows, width)
-        return Batch(
-            ids.reshape(n_rows, width),
-            positions,
-            document,
-            place[learned] - 1,
-            ids[place[learned]],
-            (weights[learned] / total).astype(np.float32),
-        )
+        targets = place[learned]
+        shares = (weights[learned] / total).astype(np.float32)
+        if round_to > 1 and len(targets):  # few shapes of targets too: repeat the first one at weight 0
+            more = -len(targets) % (TARGETS_PER_TOKEN * round_to)
+            targets, shares = np.append(targets, targets[:1].repeat(more)), np.append(shares, np.zeros(more, np.float32))
+        return Batch(ids.reshape(n_rows, width), positions, document, targets - 1, ids[targets], shares)
 
 
 def cut_rows(lengths: np.ndarray, micro_batch: int, round_to: int, most_tokens: int) -> list[np.ndarray]:
@@ -191,7 +191,7 @@ def cut_rows(lengths: np.ndarray, micro_batch: int, round_to: int, most_tokens: 
 def open_order(order_folder: Path, inputs: Mapping[str, Path], stage: str, pad_id: int) -> TrainingOrder:
     """Read a stage of an order table and the token arrays it refers to.
 
-    Token folders are the inputs called `tokens:<anything>`; their lengths.parquet says which (source, example, format) they hold.
+    Token folders are the inputs called `tokens:<anything>` or `<source>|<format>`; their lengths.parquet says which (source, example, format) they hold.
 
     Raises:
         DataError: the stage has no rows, or a slot names tokens that no input holds.
@@ -203,7 +203,7 @@ def open_order(order_folder: Path, inputs: Mapping[str, Path], stage: str, pad_i
             f"{order_folder}/order.parquet: expected rows of stage {stage!r}, found stages "
             f"{order['stage'].unique().to_list()}"
         )
-    lengths, ids, learn = _read_tokens([inputs[name] for name in sorted(inputs) if name.startswith("tokens:")])
+    lengths, ids, learn = _read_tokens([inputs[name] for name in sorted(inputs) if name.startswith("tokens:") or "|" in name])
     joined = rows.join(lengths, on=["source", "example", "format"], how="left", maintain_order="left")
     lost = joined.filter(pl.col("offset").is_null() | (pl.col("start_token") + pl.col("n_tokens") > pl.col("length")))
     if not lost.is_empty():

@@ -30,7 +30,7 @@ class HfTrainable:
 
     def __init__(self, module: Any, tokenizer: Tokenizer) -> None:
         """Use `open`."""
-        self.module, self.tokenizer, self.kernels = module, tokenizer, "fast"
+        self.module, self.tokenizer = module, tokenizer
         self.width, self.max_tokens = module.config.hidden_size, module.config.max_position_embeddings
         self.head = module.get_output_embeddings()
 
@@ -55,28 +55,32 @@ class HfTrainable:
     def _check_head(self, folder: Path) -> None:
         """Compare our logits with the model's own on a few tokens."""
         self.module.eval()
-        ids = torch.arange(8, device=self.head.weight.device)[None] % self.head.weight.shape[0]
-        if not torch.allclose(self.head(self.hidden(ids, None, None)), self.module(ids).logits, atol=1e-4, rtol=1e-4):
+        ids = torch.arange(min(8, self.head.weight.shape[0]), device=self.head.weight.device)[None]
+        if not torch.allclose(self.head(self.hidden(ids, None, None, ids[0])), self.module(ids).logits[0], atol=1e-4, rtol=1e-4):
             raise BackendError(
                 f"{folder}: expected logits that are one linear map of the last hidden state, found that "
                 f"{type(self.module).__name__} does more; leaven trains Llama, Qwen2, Mistral and GPT-2 like models"
             )
 
-    def hidden(self, ids: Tensor, positions: Tensor | None, document: Tensor | None) -> Tensor:
-        """Return last hidden states [B,T,D]; packed documents come with their own positions and a block-diagonal mask."""
+    def hidden(self, ids: Tensor, positions: Tensor | None, document: Tensor | None, at: Tensor) -> Tensor:
+        """Return last hidden states [M,D] of the tokens `at`; packed documents have their own positions and mask."""
         mask = None if document is None else document_mask(document, self.head.weight.dtype)
         output = self.module.base_model(
             input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, return_dict=True
         )
-        return output.last_hidden_state
+        return output.last_hidden_state.flatten(0, 1).index_select(0, at)
 
     def loss(self, hidden_MD: Tensor, targets_M: Tensor, weights_M: Tensor) -> Tensor:
         """Return the weighted loss of target tokens."""
-        return weighted_loss(hidden_MD, self.head.weight, targets_M, weights_M, self.kernels)
+        return weighted_loss(hidden_MD, self.head.weight, targets_M, weights_M)
 
     def logprobs(self, hidden_MD: Tensor, targets_M: Tensor) -> Tensor:
         """Return log p(target) in nats [M]."""
         return target_logprobs(hidden_MD, self.head.weight, targets_M)
+
+    def compile(self) -> None:
+        """Compile the layers as transformers defines them."""
+        self.module.base_model.compile(dynamic=False)
 
     def flops_per_token(self, row_tokens: float) -> float:
         """Return training FLOPs per token: 6 x (weights without the look-up embedding + causal attention)."""

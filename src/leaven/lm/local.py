@@ -68,8 +68,7 @@ class LocalBackend:
             chosen = by_length[at : at + max(1, BATCH_TOKENS // max(1, width))]
             at += len(chosen)
             ids, places, targets, counts = _pad([rows[i] for i in chosen], width)
-            hidden = self._hidden(ids)
-            values = self.model.logprobs(hidden.reshape(-1, hidden.shape[-1])[places], targets).cpu().numpy()
+            values = self.model.logprobs(self._hidden(ids, places), targets.to(self.resources.device)).cpu().numpy()
             for i, piece in zip(chosen, np.split(values, np.cumsum(counts)[:-1]), strict=True):
                 result[i] = piece
             progress(at, len(rows), "scoring")
@@ -91,14 +90,15 @@ class LocalBackend:
         for row in rows:
             ids, places, targets, _ = _pad([row.ids], len(row.ids))
             weights = torch.from_numpy((row.weight * row.learn[1:] / total).astype(np.float32))
-            hidden = self._hidden(ids)
-            loss = self.model.loss(hidden.reshape(-1, hidden.shape[-1])[places], targets, weights.to(hidden.device))
+            device = self.resources.device
+            loss = self.model.loss(self._hidden(ids, places), targets.to(device), weights.to(device))
             for name, grad in zip(named, torch.autograd.grad(loss, list(named.values())), strict=True):
                 sums[name] += grad
         return self.model.named_for_hf(sums)
 
-    def _hidden(self, ids: Tensor) -> Tensor:
-        return self.model.hidden(ids.to(self.resources.device), None, None)
+    def _hidden(self, ids: Tensor, places: Tensor) -> Tensor:
+        device = self.resources.device
+        return self.model.hidden(ids.to(device), None, None, places.to(device))
 
 
 def _pad(rows: Sequence[np.ndarray], width: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:

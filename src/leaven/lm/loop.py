@@ -42,13 +42,18 @@ class Trainable(Protocol):
     module: nn.Module
     width: int
     max_tokens: int
-    kernels: str
 
-    def hidden(self, ids: Tensor, positions: Tensor | None, document: Tensor | None) -> Tensor:
-        """Return last hidden states [B,T,D]; `document` [B,T] marks packed documents (None: causal rows)."""
+    def hidden(self, ids: Tensor, positions: Tensor | None, document: Tensor | None, at: Tensor) -> Tensor:
+        """Return last hidden states [M,D] of the tokens `at` these places of the flattened rows.
+
+        `document` [B,T] marks packed documents; None stands for causal rows.
+        """
 
     def loss(self, hidden_MD: Tensor, targets_M: Tensor, weights_M: Tensor) -> Tensor:
         """Return the weighted loss of target tokens."""
+
+    def compile(self) -> None:
+        """Send the layers through torch.compile from now on."""
 
     def flops_per_token(self, row_tokens: float) -> float:
         """Return training FLOPs per token."""
@@ -143,10 +148,8 @@ class Run:
         self.compiled, self.notes = compile_choice(
             ctx.runtime, model.flops_per_token(order.mean_row_tokens()) * order.n_tokens()
         )
-        self.hidden = model.hidden
         if self.compiled:
-            model.kernels = "plain"
-            self.hidden = torch.compile(model.hidden, dynamic=False)
+            model.compile()
 
     # -- starting ---------------------------------------------------------------------------------------------------------------
 
@@ -254,8 +257,7 @@ class Run:
         packed = batch.document is not None
         positions = torch.from_numpy(batch.positions).to(device) if packed else None
         document = torch.from_numpy(batch.document).to(device) if packed else None
-        hidden = self.hidden(ids, positions, document)
-        loss = self.model.loss(hidden.reshape(-1, hidden.shape[-1])[at], targets, weights)
+        loss = self.model.loss(self.model.hidden(ids, positions, document, at), targets, weights)
         loss.backward()
         return loss.item()
 

@@ -54,27 +54,24 @@ class TinyTrainable:
             )
         return cls(model, tokenizer)
 
-    @property
-    def kernels(self) -> str:
-        """Return which form of the kernels runs."""
-        return self.module.kernels
-
-    @kernels.setter
-    def kernels(self, value: str) -> None:
-        self.module.kernels = value  # type: ignore[assignment]
-
-    def hidden(self, ids: Tensor, positions: Tensor | None, document: Tensor | None) -> Tensor:
-        """Return last hidden states [B,T,D]."""
+    def hidden(self, ids: Tensor, positions: Tensor | None, document: Tensor | None, at: Tensor) -> Tensor:
+        """Return the last hidden states [M,D] of the tokens `at` these places of the flattened rows."""
         mask = None if document is None else document_mask(document, self.module.embedding.weight.dtype)
-        return self.module.hidden(ids, positions, mask)
+        return self.module.hidden(ids, positions, mask, at=at)
 
     def loss(self, hidden_MD: Tensor, targets_M: Tensor, weights_M: Tensor) -> Tensor:
         """Return the weighted loss of target tokens."""
-        return weighted_loss(hidden_MD, self.module.head_weight, targets_M, weights_M, self.kernels)
+        return weighted_loss(hidden_MD, self.module.head_weight, targets_M, weights_M)
 
     def logprobs(self, hidden_MD: Tensor, targets_M: Tensor) -> Tensor:
         """Return log p(target) in nats [M]."""
         return target_logprobs(hidden_MD, self.module.head_weight, targets_M)
+
+    def compile(self) -> None:
+        """Compile one layer; all layers share the result, so compiling takes as long for 3 as for 30."""
+        self.module.kernels = "plain"
+        for layer in self.module.layers:
+            layer.compile(dynamic=False)
 
     def flops_per_token(self, row_tokens: float) -> float:
         """Return training FLOPs per token."""

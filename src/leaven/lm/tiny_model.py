@@ -259,9 +259,18 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.ffn, width, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, turn: Tensor, mask: Tensor | None, kernels: str, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        turn: Tensor,
+        mask: Tensor | None,
+        kernels: str,
+        cache: LayerCache | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
-        """Return the stream after this layer; `mask` is additive and broadcasts to [B,1,T,S]; None means causal."""
+        """Return the stream after this layer; `mask` is additive and broadcasts to [B,1,T,S]; None means causal.
+
+        With `at`, only these tokens of the flattened rows go on after attention, and the stream is [M,D].
+        """
         c = self.config
         qkv = self.qkv(self.attention_norm(x_BTD, kernels))
         short = not qkv.is_cuda and qkv.shape[1] <= SHORT_T
@@ -273,6 +282,8 @@ class Layer(nn.Module):
             if cache is not None:
                 k, v = cache.extend(k, v)
             mixed = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        if at is not None:
+            x_BTD, mixed = (t.flatten(0, 1).index_select(0, at) for t in (x_BTD, mixed))
         x_BTD = x_BTD + self.out(mixed)
         normed = self.ffn_norm(x_BTD, kernels)
         return x_BTD + self.down(F.silu(self.gate(normed)) * self.up(normed))
@@ -372,14 +383,20 @@ class TinyModel(nn.Module):
         positions_BT: Tensor | None = None,
         mask: Tensor | None = None,
         cache: list[LayerCache] | None = None,
+        at: Tensor | None = None,
     ) -> Tensor:
-        """Return the normalised last hidden states [B,T,D]; positions default to 0..T-1, the mask to causal."""
+        """Return the normalised last hidden states [B,T,D]; positions default to 0..T-1, the mask to causal.
+
+        With `at` [M], places in the flattened rows, return the states of these tokens [M,D]; the last layer then computes
+        its second half for them alone.
+        """
         x = self.embedding(ids_BT)
         if self.turn.device != x.device:
             self.turn = self.turn.to(x.device)
         turn = self.turn[: ids_BT.shape[1]] if positions_BT is None else self.turn[positions_BT]
         for i, layer in enumerate(self.layers):
-            x = layer(x, turn, mask, self.kernels, cache[i] if cache else None)
+            last = i == len(self.layers) - 1
+            x = layer(x, turn, mask, self.kernels, cache[i] if cache else None, at if last else None)
         return self.norm(x, self.kernels)
 
     def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
