@@ -6,6 +6,7 @@ Not covered: which steps (engine/plan), how they run (engine/run), printing (cli
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 import leaven
 from leaven.core.step import Resources
 from leaven.engine.graph import FileInput
-from leaven.engine.plan import Plan, build_plan
+from leaven.engine.plan import Plan, answer_from, build_plan
 from leaven.engine.run import Failure, Outcome
 from leaven.engine.run import run as run_graph
 from leaven.engine.store import Store, follow, write_json
@@ -74,8 +75,25 @@ def run(path: Path | str, set: Sequence[str] = (), *, log: Callable[[Any], None]
     write_lock(plan, folder)
     write_json(folder / "plan.json", {"study": loaded.study.study, "study_file": str(loaded.path.absolute()),
                                       "runs": [{"id": r.id, "condition": r.condition, "level": r.level, "seed": r.seed} for r in plan.runs]})
-    outcome = execute(plan, folder, log=log, workers=workers, resume=f"leaven run {path}" + "".join(f" --set {s}" for s in set))
-    return _collect(plan, folder, outcome)
+    resume = f"leaven run {path}" + "".join(f" --set {s}" for s in set)
+    outcome = execute(plan, folder, log=log, workers=workers, resume=resume)
+    if outcome.failed and not outcome.interrupted:
+        outcome = _report_what_worked(plan, folder, outcome, log, resume)
+    return _collect(folder, outcome)
+
+
+def _report_what_worked(plan: Plan, folder: Path, outcome: Outcome, log: Callable[[Any], None] | None, resume: str) -> Outcome:
+    """Analyse and report the runs that worked; the report names what is missing, and contrasts that need it are refused.
+
+    Returns `outcome`, with analysis and report moved to done when that worked.
+    """
+    lost = {*outcome.failed, *outcome.skipped}
+    if lost & set(plan.items.values()) or all(v in lost for r in plan.runs for v in r.verdicts.values()):
+        return outcome
+    rest = answer_from(plan, lost)
+    second = execute(rest, folder, only=["report"], log=log, workers=1, resume=resume)
+    return dataclasses.replace(outcome, done=(*outcome.done, *second.done), failed={**outcome.failed, **second.failed},
+                               skipped=tuple(n for n in outcome.skipped if n not in ("analysis", "report")), interrupted=second.interrupted)
 
 
 def execute(plan: Plan, folder: Path, *, only: Sequence[str] | None = None, log: Callable[[Any], None] | None = None,
@@ -87,7 +105,7 @@ def execute(plan: Plan, folder: Path, *, only: Sequence[str] | None = None, log:
     resources = Resources(threads=runtime.threads, device=runtime.device, micro_batch=runtime.micro_batch, compile=runtime.compile,
                           sandbox_tier=runtime.sandbox_tier, checkpoint_seconds=runtime.checkpoint_seconds)
     return run_graph(nodes, Store(store_path(runtime)), run_dir=folder, resources=resources, workers=count,
-                     log=log or (lambda event: None), resume=resume)
+                     log=log or (lambda event: None), resume=resume, partial=len(nodes) < len(plan.nodes))
 
 
 def closure(plan: Plan, wanted: Sequence[str]) -> set[str]:
@@ -134,7 +152,7 @@ def write_lock(plan: Plan, folder: Path) -> None:
     write_yaml(folder / "study.lock.yaml", raw, "Written by `leaven run`: the study as it ran. `leaven run study.lock.yaml` replays it to the same artifacts.")
 
 
-def _collect(plan: Plan, folder: Path, outcome: Outcome) -> RunResult:
+def _collect(folder: Path, outcome: Outcome) -> RunResult:
     """Copy the report's files into the run folder and read the answer."""
     answer, findings, report = "", [], None
     link = folder / "report"

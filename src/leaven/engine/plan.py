@@ -8,7 +8,7 @@ Not covered: running (run.py), costs (cost.py), what the steps do.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,19 @@ def build_plan(loaded: LoadedStudy, *, allow_missing_files: bool = False) -> Pla
         DataError: For files that do not exist.
     """
     return _Builder(loaded, allow_missing_files).build()
+
+
+def answer_from(plan: Plan, without: Collection[str]) -> Plan:
+    """Return the plan with analysis and report made from the runs whose steps are not in `without`."""
+    kept = [n for n in plan.nodes if n.id not in ("analysis", "report") and n.id not in without]
+    rest = dataclasses.replace(plan, nodes=kept)
+
+    def add(identity: str, function: str, spec: Mapping[str, Any], inputs: Mapping[str, str | FileInput], links: tuple[str, ...] = ()) -> str:
+        rest.nodes.append(Node(identity, function, dict(spec), dict(inputs), links))
+        return identity
+
+    add_analysis_and_report(rest, add, without)
+    return rest
 
 
 def differences(cells: Iterable[Cell]) -> list[dict[str, Any]]:
