@@ -353,8 +353,8 @@ def _refuse_secrets(nodes: Sequence[Node], environ: Mapping[str, str]) -> None:
     for node in nodes:
         for where, leaf in leaves(node.spec):
             if isinstance(leaf, str) and any(value in leaf for value in values):
-                raise StudyError(f"step {node.id!r}: {where} contains the value of a secret variable; expected its name "
-                                 "(the step reads it from the environment), so that no key enters the store")
+                raise StudyError(f"step {node.id!r}: {where} contains the value of a secret variable; expected "
+                                 "its name (the step reads it from the environment), so that no key enters the store")
 
 
 @contextlib.contextmanager
