@@ -19,12 +19,20 @@ from leaven.errors import DataError, StudyError
 
 KINDS = {"prompt": 0, "thought": 1, "code": 2, "template": 5}
 PARTS = {"thought_code": ("thought", "code"), "code_thought": ("code", "thought"), "code_only": ("code",)}
-SPEC = {"stage": "sft", "seed": 3, "mixture": {"code": 0.25, "text": 0.75}, "formats": {"code": "thought_code", "text": "thought_code"},
-        "batch": 10, "budget": {"steps": 12}, "max_tokens": 60, "truncate": "right"}
+SPEC = {
+    "stage": "sft",
+    "seed": 3,
+    "mixture": {"code": 0.25, "text": 0.75},
+    "formats": {"code": "thought_code", "text": "thought_code"},
+    "batch": 10,
+    "budget": {"steps": 12},
+    "max_tokens": 60,
+    "truncate": "right",
+}
 
 
 def write_source(folder: Path, source: str, form: str, n: int) -> Path:
-    """Write a tokenise artifact of `n` made-up examples: 4 prompt tokens, 1-20 thought tokens, 3-40 code tokens, an end token."""
+    """Write a tokenise artifact of `n` made-up examples: 4 prompt, 1-20 thought, 3-40 code tokens and an end token."""
     rng = np.random.default_rng(n)
     lengths, kinds, offset = [], [], 0
     for i in range(n):
@@ -32,9 +40,18 @@ def write_source(folder: Path, source: str, form: str, n: int) -> Path:
         parts = [("prompt", 4), *((p, size[p]) for p in PARTS[form]), ("template", 1)]
         kind = np.repeat([KINDS[p] for p, _ in parts], [k for _, k in parts])
         kinds.append(kind)
-        lengths.append({"source": source, "example": f"{source}-{i}", "format": form, "n_tokens": len(kind),
-                        "n_learned_tokens": len(kind) - 4, "n_thought_tokens": int((kind == 1).sum()),
-                        "n_code_tokens": int((kind == 2).sum()), "offset": offset})
+        lengths.append(
+            {
+                "source": source,
+                "example": f"{source}-{i}",
+                "format": form,
+                "n_tokens": len(kind),
+                "n_learned_tokens": len(kind) - 4,
+                "n_thought_tokens": int((kind == 1).sum()),
+                "n_code_tokens": int((kind == 2).sum()),
+                "offset": offset,
+            }
+        )
         offset += len(kind)
     folder.mkdir(parents=True)
     kind = np.concatenate(kinds).astype(np.int8)
@@ -48,7 +65,9 @@ def write_source(folder: Path, source: str, form: str, n: int) -> Path:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("sources")
-    return {f"{s}|{f}": write_source(root / f"{s}-{f}", s, f, n) for s, n in (("code", 300), ("text", 400)) for f in PARTS}
+    return {
+        f"{s}|{f}": write_source(root / f"{s}-{f}", s, f, n) for s, n in (("code", 300), ("text", 400)) for f in PARTS
+    }
 
 
 class Built:
@@ -78,8 +97,16 @@ def formats(name: str) -> dict[str, str]:
 
 
 def test_conditions_that_differ_only_in_format_hold_the_same_examples(build: Any) -> None:
-    for changes in ({}, {"budget": {"examples": 117}}, {"budget": {"epochs": 0.5}}, {"truncate": "drop", "max_tokens": 30},
-                    {"mixture": {"code": 0.4, "text": 0.6}, "schedule": {"kind": "linear", "options": {"of": "code", "start": 0.8}}}):
+    for changes in (
+        {},
+        {"budget": {"examples": 117}},
+        {"budget": {"epochs": 0.5}},
+        {"truncate": "drop", "max_tokens": 30},
+        {
+            "mixture": {"code": 0.4, "text": 0.6},
+            "schedule": {"kind": "linear", "options": {"of": "code", "start": 0.8}},
+        },
+    ):
         slots = [build(formats=formats(name), **changes).table for name in PARTS]
         keys = [t.select("step", "slot", "source", "example") for t in slots]
         assert keys[0].equals(keys[1]) and keys[0].equals(keys[2])
@@ -102,14 +129,22 @@ def test_the_realised_mixture_is_the_plan(build: Any) -> None:
     realised = build().realised
     assert (realised["realised"] - realised["planned"]).abs().max() < 1
     assert realised.filter(pl.col("source") == "code")["realised"].sum() == 30
-    steps = build(schedule={"kind": "stepwise_decrease", "options": {"of": "code"}}, mixture={"code": 0.375, "text": 0.625}).realised
+    steps = build(
+        schedule={"kind": "stepwise_decrease", "options": {"of": "code"}}, mixture={"code": 0.375, "text": 0.625}
+    ).realised
     shares = steps.filter(pl.col("source") == "code")["realised"].to_numpy().reshape(4, 3).mean(axis=1) / 10
     assert shares == pytest.approx([0.5, 0.4, 0.3, 0.3])
 
 
 def test_a_quarter_of_code_is_a_subset_of_a_half(build: Any) -> None:
-    drawn = [set(build(mixture={"code": share, "text": 1 - share}).table.filter(pl.col("source") == "code")["example"].to_list())
-             for share in (0.25, 0.5, 1.0)]
+    drawn = [
+        set(
+            build(mixture={"code": share, "text": 1 - share})
+            .table.filter(pl.col("source") == "code")["example"]
+            .to_list()
+        )
+        for share in (0.25, 0.5, 1.0)
+    ]
     assert drawn[0] < drawn[1] < drawn[2] and [len(d) for d in drawn] == [30, 60, 120]
 
 
@@ -126,7 +161,9 @@ def test_shares_of_tokens_are_within_one_row(build: Any) -> None:
 @pytest.mark.parametrize(("measure", "column"), [("tokens", "n_tokens"), ("learned_tokens", "n_learned_tokens")])
 @pytest.mark.parametrize("batch", [{"batch": 10}, {"batch": None, "batch_tokens": 300}])
 @pytest.mark.parametrize("unit", ["examples", "tokens"])
-def test_a_token_budget_ends_with_the_step_that_reaches_it(build: Any, measure: str, column: str, batch: dict[str, Any], unit: str) -> None:
+def test_a_token_budget_ends_with_the_step_that_reaches_it(
+    build: Any, measure: str, column: str, batch: dict[str, Any], unit: str
+) -> None:
     built = build(budget={measure: 4000}, unit=unit, **batch)
     totals = built.table.group_by("step", maintain_order=True).agg(pl.col(column).sum())[column].to_numpy().cumsum()
     assert totals[-1] >= 4000 > totals[-2] and built.report[measure] == totals[-1]
@@ -136,11 +173,18 @@ def test_a_token_budget_ends_with_the_step_that_reaches_it(build: Any, measure: 
 
 
 def test_schedules_work_with_token_budgets(build: Any) -> None:
-    table = build(budget={"tokens": 8000}, mixture={"code": 0.5, "text": 0.5},
-                  schedule={"kind": "linear", "options": {"of": "code", "start": 0.9}}).table
+    table = build(
+        budget={"tokens": 8000},
+        mixture={"code": 0.5, "text": 0.5},
+        schedule={"kind": "linear", "options": {"of": "code", "start": 0.9}},
+    ).table
     is_code = (table["source"] == "code").to_numpy()
     third = len(is_code) // 3
-    assert is_code[:third].mean() > 0.7 and is_code[-third:].mean() < 0.3 and is_code.mean() == pytest.approx(0.5, abs=0.05)
+    assert (
+        is_code[:third].mean() > 0.7
+        and is_code[-third:].mean() < 0.3
+        and is_code.mean() == pytest.approx(0.5, abs=0.05)
+    )
 
 
 def test_epochs_pass_the_source_that_runs_out_first(build: Any) -> None:
@@ -166,8 +210,10 @@ def test_what_is_cut_is_counted_against_the_arrays(build: Any, sources: dict[str
         kept = {k: 0 for k in total}
         arrays = {s: (np.load(sources[f"{s}|{form}"] / "kind.npy")) for s in ("code", "text")}
         for row in joined.iter_rows(named=True):
-            inside = arrays[row["source"]][row["offset"] + row["start_token"]:][:row["n_tokens"]]
-            assert row["n_tokens"] == min(25, row["n_tokens_whole"]) and row["n_learned_tokens"] == int((inside[1:] != 0).sum())
+            inside = arrays[row["source"]][row["offset"] + row["start_token"] :][: row["n_tokens"]]
+            assert row["n_tokens"] == min(25, row["n_tokens_whole"]) and row["n_learned_tokens"] == int(
+                (inside[1:] != 0).sum()
+            )
             for k in kept:
                 kept[k] += int((inside == KINDS[k]).sum())
         assert {k: built.report[f"cut_{k}_tokens"] for k in total} == {k: total[k] - kept[k] for k in total}
@@ -188,23 +234,39 @@ def test_too_long_is_an_error_by_default(build: Any) -> None:
 def test_dropped_rows_keep_their_slot_without_weight(build: Any) -> None:
     built = build(truncate="drop", max_tokens=30)
     dropped = built.table.filter(pl.col("weight") == 0)
-    assert 0 < dropped.height == built.report["dropped"] and dropped["n_learned_tokens"].sum() == 0 and dropped["n_tokens"].max() <= 30
-    assert built.table.height == 120 and built.report["tokens"] == built.table.filter(pl.col("weight") > 0)["n_tokens"].sum()
+    assert (
+        0 < dropped.height == built.report["dropped"]
+        and dropped["n_learned_tokens"].sum() == 0
+        and dropped["n_tokens"].max() <= 30
+    )
+    assert (
+        built.table.height == 120
+        and built.report["tokens"] == built.table.filter(pl.col("weight") > 0)["n_tokens"].sum()
+    )
 
 
 def test_long_documents_are_split_into_pieces_that_cover_them(build: Any) -> None:
     built = build(truncate="split", max_tokens=16, mixture={"code": 1.0}, budget={"epochs": 1.0})
-    pieces = built.table.sort("example", "start_token").group_by("example", maintain_order=True).agg("start_token", "n_tokens")
+    pieces = (
+        built.table.sort("example", "start_token")
+        .group_by("example", maintain_order=True)
+        .agg("start_token", "n_tokens")
+    )
     assert pieces.height == 300 and built.table["n_tokens"].max() == 16
     for row in pieces.iter_rows(named=True):
-        assert row["start_token"] == [16 * i for i in range(len(row["start_token"]))] and row["n_tokens"][:-1] == [16] * (len(row["n_tokens"]) - 1)
+        assert row["start_token"] == [16 * i for i in range(len(row["start_token"]))] and row["n_tokens"][:-1] == [
+            16
+        ] * (len(row["n_tokens"]) - 1)
 
 
 def test_packing_shares_rows_inside_a_step_only(build: Any) -> None:
     packed, plain = build(pack="best_fit"), build()
     assert packed.table.drop("pack").equals(plain.table.drop("pack"))
     fill = packed.table.group_by("step", "pack").agg(pl.col("n_tokens").sum())
-    assert fill["n_tokens"].max() <= 60 and packed.report["packed_rows"] == fill.height < plain.report["packed_rows"] == 120
+    assert (
+        fill["n_tokens"].max() <= 60
+        and packed.report["packed_rows"] == fill.height < plain.report["packed_rows"] == 120
+    )
     assert plain.table["pack"].equals(plain.table["slot"])
 
 
@@ -242,11 +304,21 @@ def test_weights_come_from_a_table(build: Any, tmp_path: Path) -> None:
         build({"weights": folder})
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"unit": "rows"}, "unit: expected one of"), ({"budget": {"steps": 3, "tokens": 4}}, "exactly one of"), ({"budget": {"steps": 0}}, "at least 1"),
-    ({"budget": {"hours": 1}}, "exactly one of"), ({"batch": None}, "batch"), ({"truncate": "left"}, "truncate: expected"),
-    ({"pack": "first_fit"}, "pack: expected"), ({"pack": "best_fit", "max_tokens": None}, "needs max_tokens"),
-    ({"formats": {"code": "mixed"}}, r"'code\|mixed'"), ({"unit": "tokens", "budget": {"epochs": 1}}, "budget.epochs")])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unit": "rows"}, "unit: expected one of"),
+        ({"budget": {"steps": 3, "tokens": 4}}, "exactly one of"),
+        ({"budget": {"steps": 0}}, "at least 1"),
+        ({"budget": {"hours": 1}}, "exactly one of"),
+        ({"batch": None}, "batch"),
+        ({"truncate": "left"}, "truncate: expected"),
+        ({"pack": "first_fit"}, "pack: expected"),
+        ({"pack": "best_fit", "max_tokens": None}, "needs max_tokens"),
+        ({"formats": {"code": "mixed"}}, r"'code\|mixed'"),
+        ({"unit": "tokens", "budget": {"epochs": 1}}, "budget.epochs"),
+    ],
+)
 def test_a_wrong_spec_is_refused(build: Any, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(StudyError, match=said):
         build(**changes)

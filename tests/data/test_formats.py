@@ -29,7 +29,9 @@ def add(a: int,
 class Box:
     size = 1
 '''
-EXAMPLE = Example(id="e1", source="s", question="Add two numbers.", thought="First read.\nThen add.", code=CODE, answer="3")
+EXAMPLE = Example(
+    id="e1", source="s", question="Add two numbers.", thought="First read.\nThen add.", code=CODE, answer="3"
+)
 
 
 def rendered(name: str, example: Example = EXAMPLE, shots: tuple[Example, ...] = ()) -> str:
@@ -40,16 +42,20 @@ def rendered(name: str, example: Example = EXAMPLE, shots: tuple[Example, ...] =
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp(request.param)
     write_examples(folder / "examples.parquet", [EXAMPLE])
-    train_tokenizer({"kind": request.param, "vocab_size": 320, "formats": ["thought_code"]}, {"s": folder}, folder, StepContext())
+    train_tokenizer(
+        {"kind": request.param, "vocab_size": 320, "formats": ["thought_code"]}, {"s": folder}, folder, StepContext()
+    )
     return Tokenizer.load(folder)
 
 
 def test_layout_of_both_orders() -> None:
     example = Example(id="1", source="s", question="Q", thought="T", code="c = 1")
     assert rendered("thought_code", example) == (
-        "<|user|>Q<|end|><|assistant|>## Reasoning\nT\n```python\nc = 1\n```\n<|end|>")
+        "<|user|>Q<|end|><|assistant|>## Reasoning\nT\n```python\nc = 1\n```\n<|end|>"
+    )
     assert rendered("code_thought", example) == (
-        "<|user|>Q<|end|><|assistant|>```python\nc = 1\n```\n## Reasoning\nT\n<|end|>")
+        "<|user|>Q<|end|><|assistant|>```python\nc = 1\n```\n## Reasoning\nT\n<|end|>"
+    )
     assert rendered("code_only", example) == "<|user|>Q<|end|><|assistant|>```python\nc = 1\n```\n<|end|>"
 
 
@@ -78,7 +84,7 @@ def test_only_the_response_is_learned_and_shots_are_context(name: str) -> None:
     shot = Example(id="shot", source="s", question="Earlier?", thought="Hm.", code="x = 0", answer="0")
     segments = FORMATS.get(name)(EXAMPLE, (shot,))
     prompt = prompt_of(segments)
-    assert all(s.learn == 0 for s in prompt) and all(s.learn == 1 for s in segments[len(prompt):])
+    assert all(s.learn == 0 for s in prompt) and all(s.learn == 1 for s in segments[len(prompt) :])
     assert "".join(s.text for s in prompt) == "".join(s.text for s in question_prompt(EXAMPLE.question, (shot,), name))
     assert prompt[-1].text == "<|assistant|>" and segments[-1].text == "<|end|>"
     turns = [s.turn for s in segments]
@@ -87,8 +93,17 @@ def test_only_the_response_is_learned_and_shots_are_context(name: str) -> None:
     assert set(special) == {"template"}
 
 
-@pytest.mark.parametrize(("name", "field"), [("thought_code", "thought"), ("code_only", "code"), ("answer_only", "answer"),
-                                             ("document", "text"), ("chat", "turns"), ("code_only", "question")])
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("thought_code", "thought"),
+        ("code_only", "code"),
+        ("answer_only", "answer"),
+        ("document", "text"),
+        ("chat", "turns"),
+        ("code_only", "question"),
+    ],
+)
 def test_a_missing_field_is_named(name: str, field: str) -> None:
     filled = {"question": "Q", "thought": "T", "code": "c", "answer": "a"}
     example = Example(id="x7", source="mine", **{k: v for k, v in filled.items() if k != field})
@@ -97,18 +112,28 @@ def test_a_missing_field_is_named(name: str, field: str) -> None:
 
 
 def test_every_assistant_turn_of_a_chat_is_learned_with_its_end() -> None:
-    turns = [("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello"), ("tool", "42"), ("assistant", "It is:\n```py\nx = 42\n```\nDone.")]
+    turns = [
+        ("system", "Be kind."),
+        ("user", "Hi"),
+        ("assistant", "Hello"),
+        ("tool", "42"),
+        ("assistant", "It is:\n```py\nx = 42\n```\nDone."),
+    ]
     example = Example(id="c", source="s", turns=tuple(Turn(role=r, content=c) for r, c in turns))
     segments = FORMATS.get("chat")(example)
     learned = [s.text for s in segments if s.learn > 0]
     assert learned == ["Hello", "<|end|>", "It is:\n```py\n", "x = 42\n", "```\nDone.", "<|end|>"]
     assert [s.text for s in segments if s.kind == "code"] == ["x = 42\n"]
     assert "".join(s.text for s in segments) == "".join(f"<|{r}|>{c}<|end|>" for r, c in turns)
-    assert all(s.learn == 0 for s in FORMATS.get("chat")(example, (example,))[:len(segments)])
+    assert all(s.learn == 0 for s in FORMATS.get("chat")(example, (example,))[: len(segments)])
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["text\n", "```\n", "```python\n", "``", "`", "\n", "é", "x = 1\n"]), max_size=12).map("".join))
+@given(
+    st.lists(st.sampled_from(["text\n", "```\n", "```python\n", "``", "`", "\n", "é", "x = 1\n"]), max_size=12).map(
+        "".join
+    )
+)
 def test_fences_in_a_response_are_cut_without_loss(text: str) -> None:
     example = Example(id="c", source="s", turns=(Turn(role="assistant", content=text),))
     assert rendered("chat", example) == f"<|assistant|>{text}<|end|>"
@@ -136,14 +161,43 @@ def test_code_is_cut_into_signature_comment_and_body() -> None:
     assert split_code(CODE) == [
         ("signature", "@cache\ndef add(a: int,\n        b: int = 2) -> int:\n"),
         ("comment", '    """Add.\n\n    Twice é."""\n    # alone\n'),
-        ("body", '    total = "#é" + b'), ("comment", "  # tail"), ("body", "\n    return total\n\n\n"),
-        ("signature", "class Box:\n"), ("body", "    size = 1\n")]
+        ("body", '    total = "#é" + b'),
+        ("comment", "  # tail"),
+        ("body", "\n    return total\n\n\n"),
+        ("signature", "class Box:\n"),
+        ("body", "    size = 1\n"),
+    ]
     assert split_code("def f(:\n  # broken") == [("body", "def f(:\n  # broken")]
     assert split_code("def f(): return 1\n") == [("body", "def f(): return 1\n")]
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.sampled_from(["def f():\n", "    '''d'''\n", "    return 1", "\n", "# c", "  # c\n", "class A:\n", "x = 'é'", "\t", "\r\n",
-                                 "\\\n", "    pass\n", "async def g(x,\n y):\n", "\f", "\x0b", "\u2028", "'''", "@d\n"]), max_size=9).map("".join))
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "def f():\n",
+                "    '''d'''\n",
+                "    return 1",
+                "\n",
+                "# c",
+                "  # c\n",
+                "class A:\n",
+                "x = 'é'",
+                "\t",
+                "\r\n",
+                "\\\n",
+                "    pass\n",
+                "async def g(x,\n y):\n",
+                "\f",
+                "\x0b",
+                "\u2028",
+                "'''",
+                "@d\n",
+            ]
+        ),
+        max_size=9,
+    ).map("".join)
+)
 def test_cutting_code_loses_nothing(code: str) -> None:
     assert "".join(text for _, text in split_code(code)) == code

@@ -9,7 +9,9 @@ from leaven.data.mixture import BlockRounding, Draws, TokenBalance
 from leaven.errors import DataError
 
 
-def draws(n: int = 10, *, seed: int = 1, repeat: str = "error", allowed: np.ndarray | None = None, source: str = "code") -> Draws:
+def draws(
+    n: int = 10, *, seed: int = 1, repeat: str = "error", allowed: np.ndarray | None = None, source: str = "code"
+) -> Draws:
     mask = np.ones(n, dtype=bool) if allowed is None else allowed
     return Draws(seed, "sft", source, allowed=mask, repeat=repeat)  # type: ignore[arg-type]
 

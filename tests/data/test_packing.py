@@ -12,11 +12,18 @@ KIND = np.array([TEMPLATE] + [PROMPT] * 4 + [THOUGHT] * 6 + [CODE] * 5 + [TEMPLA
 LEARN = (KIND != PROMPT).astype(np.float32) * (np.arange(len(KIND)) > 0)
 
 
-@pytest.mark.parametrize(("truncate", "start", "learned", "cut_thought", "cut_code"), [
-    ("right", 0, 7, 0, 4), ("keep_code", 4, 11, 0, 0)])
+@pytest.mark.parametrize(
+    ("truncate", "start", "learned", "cut_thought", "cut_code"), [("right", 0, 7, 0, 4), ("keep_code", 4, 11, 0, 0)]
+)
 def test_window_counts_what_is_lost(truncate: str, start: int, learned: int, cut_thought: int, cut_code: int) -> None:
     found = window(KIND, LEARN, 12, truncate, CODE, THOUGHT)  # type: ignore[arg-type]
-    assert (found.start, found.n, found.n_learned, found.cut_thought, found.cut_code) == (start, 12, learned, cut_thought, cut_code)
+    assert (found.start, found.n, found.n_learned, found.cut_thought, found.cut_code) == (
+        start,
+        12,
+        learned,
+        cut_thought,
+        cut_code,
+    )
 
 
 def test_keep_code_stays_at_the_beginning_when_the_code_is_there_anyway() -> None:

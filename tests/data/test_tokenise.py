@@ -16,8 +16,12 @@ from leaven.data.tokenise import KINDS, load_tokens, preview, tokenise
 from leaven.data.tokenizer import Tokenizer, train_tokenizer
 from leaven.errors import DataError
 
-EXAMPLES = [Example(id=f"e{i}", source="s", question=f"question {i}", thought="so it is\n" * (i % 4 + 1), code=f"x = {i}\n# done\n")
-            for i in range(1100)]
+EXAMPLES = [
+    Example(
+        id=f"e{i}", source="s", question=f"question {i}", thought="so it is\n" * (i % 4 + 1), code=f"x = {i}\n# done\n"
+    )
+    for i in range(1100)
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +31,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for path in paths.values():
         path.mkdir()
     write_examples(paths["examples"] / "examples.parquet", EXAMPLES)
-    train_tokenizer({"kind": "bpe", "vocab_size": 300, "formats": None}, {"s": paths["examples"]}, paths["tokenizer"], StepContext())
-    tokenise({"format": "mixed", "source": "s"}, {k: paths[k] for k in ("examples", "tokenizer")}, paths["tokens"], StepContext())
+    train_tokenizer(
+        {"kind": "bpe", "vocab_size": 300, "formats": None}, {"s": paths["examples"]}, paths["tokenizer"], StepContext()
+    )
+    tokenise(
+        {"format": "mixed", "source": "s"},
+        {k: paths[k] for k in ("examples", "tokenizer")},
+        paths["tokens"],
+        StepContext(),
+    )
     return paths
 
 
@@ -51,7 +62,9 @@ def test_arrays_and_spans_equal_encoding_each_example_alone(folders: dict[str, P
         for segment, row in zip(segments, own.iter_rows(named=True), strict=True):
             inside = slice(row["start"], row["end"])
             assert ids[inside].tolist() == tokenizer.encode_segments([segment]).ids.tolist()
-            assert set(learn[inside].tolist()) <= {segment.learn} and {KINDS[k] for k in kinds[inside]} == {segment.kind}
+            assert set(learn[inside].tolist()) <= {segment.learn} and {KINDS[k] for k in kinds[inside]} == {
+                segment.kind
+            }
             assert (row["kind"], row["part"], row["turn"]) == (segment.kind, segment.part, segment.turn)
 
 
@@ -62,7 +75,9 @@ def test_lengths_count_tokens_by_kind(folders: dict[str, Path]) -> None:
         assert row["n_tokens"] == len(kinds) and row["n_learned_tokens"] == int((learn > 0).sum())
         assert row["n_code_tokens"] == int((kinds == KINDS.index("code")).sum())
         assert row["n_thought_tokens"] == int((kinds == KINDS.index("thought")).sum())
-    assert table.flat_ids.dtype == np.int32 and table.flat_learn.dtype == np.float32 and table.flat_kinds.dtype == np.int8
+    assert (
+        table.flat_ids.dtype == np.int32 and table.flat_learn.dtype == np.float32 and table.flat_kinds.dtype == np.int8
+    )
 
 
 def test_the_first_token_of_a_document_cannot_be_learned(tmp_path: Path, folders: dict[str, Path]) -> None:
@@ -101,12 +116,12 @@ def test_a_damaged_artifact_or_a_foreign_example_is_named(tmp_path: Path, folder
 @pytest.mark.parametrize("truncate", ["right", "keep_code", "drop"])
 def test_preview_shows_text_learned_parts_and_cuts(folders: dict[str, Path], truncate: str) -> None:
     tokenizer = Tokenizer.load(folders["tokenizer"])
-    whole, = preview(EXAMPLES, "thought_code", tokenizer, n=1)
+    (whole,) = preview(EXAMPLES, "thought_code", tokenizer, n=1)
     assert "".join(p.text for p in whole.pieces) == "".join(s.text for s in FORMATS.get("thought_code")(EXAMPLES[0]))
     assert not any(p.cut for p in whole.pieces) and sum(p.n_tokens for p in whole.pieces) == whole.n_tokens
     assert sum(p.n_tokens for p in whole.pieces if p.learned) == whole.n_learned_tokens
     limit = whole.n_tokens - 9
-    cut, = preview(EXAMPLES, "thought_code", tokenizer, n=1, max_tokens=limit, truncate=truncate)  # type: ignore[arg-type]
+    (cut,) = preview(EXAMPLES, "thought_code", tokenizer, n=1, max_tokens=limit, truncate=truncate)  # type: ignore[arg-type]
     assert "".join(p.text for p in cut.pieces) == "".join(p.text for p in whole.pieces)
     kept = [p for p in cut.pieces if not p.cut]
     assert sum(p.n_tokens for p in kept) == (0 if truncate == "drop" else limit)

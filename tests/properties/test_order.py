@@ -24,25 +24,46 @@ mixtures = st.lists(weight, min_size=1, max_size=5).filter(lambda ws: sum(ws) > 
 
 def table(source: str, form: str, lengths: list[int]) -> Any:
     """A TokenTable of examples whose tokens are all learned but the first two; nothing else of it is read."""
-    rows = {"source": source, "example": [f"{source}{i:03}" for i in range(len(lengths))], "format": form, "n_tokens": lengths,
-            "n_learned_tokens": [max(1, n - 2) for n in lengths], "n_thought_tokens": 0, "n_code_tokens": 0, "offset": 0}
+    rows = {
+        "source": source,
+        "example": [f"{source}{i:03}" for i in range(len(lengths))],
+        "format": form,
+        "n_tokens": lengths,
+        "n_learned_tokens": [max(1, n - 2) for n in lengths],
+        "n_thought_tokens": 0,
+        "n_code_tokens": 0,
+        "offset": 0,
+    }
     frame = pl.DataFrame(rows, schema_overrides={c: t for c, t in LENGTHS.items()}).select(list(LENGTHS))
     span = dict(zip(frame["example"], lengths, strict=True))
-    return SimpleNamespace(lengths=frame, folder=Path("memory"), kinds=lambda e: np.full(span[e], 2, dtype=np.int8),
-                           learn=lambda e: (np.arange(span[e]) > 1).astype(np.float32))
+    return SimpleNamespace(
+        lengths=frame,
+        folder=Path("memory"),
+        kinds=lambda e: np.full(span[e], 2, dtype=np.int8),
+        learn=lambda e: (np.arange(span[e]) > 1).astype(np.float32),
+    )
 
 
 @st.composite
 def orders(draw: st.DrawFn) -> dict[str, Any]:
-    names = ["a", "b", "c"][:draw(st.integers(1, 3))]
-    return {"stage": "s", "seed": draw(st.integers(0, 99)), "mixture": {n: draw(st.floats(0.05, 1)) for n in names},
-            "batch": draw(st.integers(1, 17)), "budget": {"steps": draw(st.integers(1, 30))}, "max_tokens": 40, "truncate": "right",
-            "repeat": "repeat"}
+    names = ["a", "b", "c"][: draw(st.integers(1, 3))]
+    return {
+        "stage": "s",
+        "seed": draw(st.integers(0, 99)),
+        "mixture": {n: draw(st.floats(0.05, 1)) for n in names},
+        "batch": draw(st.integers(1, 17)),
+        "budget": {"steps": draw(st.integers(1, 30))},
+        "max_tokens": 40,
+        "truncate": "right",
+        "repeat": "repeat",
+    }
 
 
 def tables(spec: dict[str, Any], form: str = "f", most: int = 60) -> dict[str, Any]:
-    return {name: table(name, form, np.random.default_rng([spec["seed"], i, most]).integers(3, most, size=37).tolist())
-            for i, name in enumerate(spec["mixture"])}
+    return {
+        name: table(name, form, np.random.default_rng([spec["seed"], i, most]).integers(3, most, size=37).tolist())
+        for i, name in enumerate(spec["mixture"])
+    }
 
 
 @settings(deadline=None)
@@ -81,12 +102,20 @@ def test_token_shares_stay_within_one_row(mixture: list[float], seed: int, longe
         sizes = [int(rng.integers(1, longest[s] + 1)) for s in range(len(weights))]
         source = balance.next_source(weights, sizes)
         balance.give(weights, source, sizes[source])
-        assert max(map(abs, balance.owed)) <= max(longest[:len(weights)])
+        assert max(map(abs, balance.owed)) <= max(longest[: len(weights)])
 
 
 @settings(deadline=None)
-@given(st.floats(0, 1), st.floats(0, 1), st.sampled_from(["linear", "cosine"]), st.sampled_from(["start", "end"]), st.integers(1, 400))
-def test_continuous_schedules_integrate_to_the_requested_share(share: float, reach: float, kind: str, end: str, n: int) -> None:
+@given(
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from(["linear", "cosine"]),
+    st.sampled_from(["start", "end"]),
+    st.integers(1, 400),
+)
+def test_continuous_schedules_integrate_to_the_requested_share(
+    share: float, reach: float, kind: str, end: str, n: int
+) -> None:
     share = 0.02 + 0.96 * share
     known = share + (2 * reach - 1) * min(share, 1 - share)  # every ramp that stays within [0, 1]
     weights = Weights({"code": share, "text": 1 - share}, {"kind": kind, "options": {"of": "code", end: known}})
@@ -97,8 +126,10 @@ def test_continuous_schedules_integrate_to_the_requested_share(share: float, rea
 @settings(deadline=None)
 @given(st.floats(0.01, 0.75), st.integers(1, 300))
 def test_named_phases_have_equal_totals(share: float, n: int) -> None:
-    totals = [Weights({"code": share, "text": 1 - share}, {"kind": k, "options": {"of": "code"}}).blocks(n).mean(axis=0)
-              for k in ("uniform", "stepwise_increase", "stepwise_decrease")]
+    totals = [
+        Weights({"code": share, "text": 1 - share}, {"kind": k, "options": {"of": "code"}}).blocks(n).mean(axis=0)
+        for k in ("uniform", "stepwise_increase", "stepwise_decrease")
+    ]
     assert np.allclose(totals, [share, 1 - share], atol=1e-9)
 
 
@@ -121,7 +152,9 @@ def test_packing_never_overflows_and_keeps_every_example(lengths: list[int], cap
     fill = Counter[int]()
     for pack, n in zip(packs.tolist(), lengths, strict=True):
         fill[pack] += n
-    assert len(packs) == len(lengths) and all(v <= capacity for v in fill.values()) and set(fill) == set(range(len(fill)))
+    assert (
+        len(packs) == len(lengths) and all(v <= capacity for v in fill.values()) and set(fill) == set(range(len(fill)))
+    )
     assert sum(2 * v <= capacity for v in fill.values()) <= 1  # two half-empty rows would have been one
 
 
@@ -129,7 +162,9 @@ def test_packing_never_overflows_and_keeps_every_example(lengths: list[int], cap
 @given(orders(), st.integers(1, 20), st.sampled_from(["examples", "tokens"]), st.sampled_from(["none", "best_fit"]))
 def test_a_longer_order_begins_with_the_shorter(spec: dict[str, Any], extra: int, unit: str, pack: str) -> None:
     short = compile_order({**spec, "unit": unit, "pack": pack}, tables(spec))
-    long = compile_order({**spec, "unit": unit, "pack": pack, "budget": {"steps": spec["budget"]["steps"] + extra}}, tables(spec))
+    long = compile_order(
+        {**spec, "unit": unit, "pack": pack, "budget": {"steps": spec["budget"]["steps"] + extra}}, tables(spec)
+    )
     again = compile_order({**spec, "unit": unit, "pack": pack}, tables(spec))
     assert long.table.head(short.table.height).equals(short.table) and short.table.equals(again.table)
 
@@ -138,14 +173,23 @@ def test_a_longer_order_begins_with_the_shorter(spec: dict[str, Any], extra: int
 @given(orders(), st.sampled_from(["right", "drop", "keep_code"]))
 def test_formats_pair_whatever_their_lengths(spec: dict[str, Any], truncate: str) -> None:
     keys = ["step", "slot", "source", "example"]
-    one, two = (compile_order({**spec, "truncate": truncate}, tables(spec, form, most)) for form, most in (("f", 30), ("g", 90)))
+    one, two = (
+        compile_order({**spec, "truncate": truncate}, tables(spec, form, most)) for form, most in (("f", 30), ("g", 90))
+    )
     assert one.table.select(keys).equals(two.table.select(keys))
 
 
 @settings(deadline=None, max_examples=60)
-@given(orders(), st.sampled_from(["tokens", "learned_tokens"]), st.integers(1, 3000), st.sampled_from(["examples", "tokens"]))
+@given(
+    orders(),
+    st.sampled_from(["tokens", "learned_tokens"]),
+    st.integers(1, 3000),
+    st.sampled_from(["examples", "tokens"]),
+)
 def test_token_budgets_are_reached_within_one_step(spec: dict[str, Any], measure: str, target: int, unit: str) -> None:
     order = compile_order({**spec, "unit": unit, "budget": {measure: target}}, tables(spec))
-    steps = order.table.group_by("step", maintain_order=True).agg(pl.col("n_tokens" if measure == "tokens" else "n_learned_tokens").sum())
+    steps = order.table.group_by("step", maintain_order=True).agg(
+        pl.col("n_tokens" if measure == "tokens" else "n_learned_tokens").sum()
+    )
     totals = steps.to_series(1).cum_sum().to_list()
     assert totals[-1] >= target and (len(totals) == 1 or totals[-2] < target) and order.report[measure] == totals[-1]

@@ -1,11 +1,12 @@
 """Examples -> segments: the response formats, and the only templates leaven has.
 
-A format is a pure function `format(example, shots=()) -> list[Segment]`. Formats that differ in the order of thought and code are
-built from the same parts with the same markers, so that *only* the order differs: each segment is tokenised on its own, hence
-both orders have the same multiset of tokens, and any extractor that looks for a fence finds the code in either (Kou et al. 2025,
-section 4.2: Seed, C_w/o, C_follow = thought_code, C_precede = code_thought, mixed).
-Markers of the response are learned (the model has to write them); the question, the role tokens and all shots are context only.
-Thought is cut into lines (part "step"); code into signature, comment and body. Every cut is lossless.
+A format is a pure function `format(example, shots=()) -> list[Segment]`. Formats that differ in the order of thought
+and code are built from the same parts with the same markers, so that *only* the order differs: each segment is
+tokenised on its own, hence both orders have the same multiset of tokens, and any extractor that looks for a fence
+finds the code in either (Kou et al. 2025, section 4.2: Seed, C_w/o, C_follow = thought_code, C_precede =
+code_thought, mixed). Markers of the response are learned (the model has to write them); the question, the role tokens
+and all shots are context only. Thought is cut into lines (part "step"); code into signature, comment and body. Every
+cut is lossless.
 Not covered: tokens (tokenise.py), chat templates of other models (lm/hf.py).
 """
 
@@ -35,13 +36,14 @@ MARKERS = {"thought": ("## Reasoning\n", "\n"), "code": ("```python\n", "\n```\n
 _FENCE = re.compile(r"^(```[\w+#.-]*[ \t]*\n)(.*?)(^```[ \t]*$)", re.MULTILINE | re.DOTALL)
 
 
-# ---- parts of a response ---------------------------------------------------------------------------------------------------
+# ---- parts of a response -----------------------------------------------------------------------------------
+
 
 def split_code(code: str) -> list[tuple[str, str]]:
     """Cut Python code into (part, text) pairs whose texts concatenate to `code`.
 
-    Parts: `signature` (decorators and the head of a def or class), `comment` (`#` comments and docstrings, with the white space
-    before them), `body` (the rest). Code that does not parse is one `body`.
+    Parts: `signature` (decorators and the head of a def or class), `comment` (`#` comments and docstrings, with the
+    white space before them), `body` (the rest). Code that does not parse is one `body`.
     """
     return list(_split(code))
 
@@ -85,7 +87,9 @@ def _code_labels(code: str) -> list[str]:
             if node.body[0].lineno > node.lineno:
                 paint("signature", starts[first - 1], _head_end(tokens, node.lineno, starts))
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node, clean=False):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(
+            node, clean=False
+        ):
             text = node.body[0]
             assert text.end_lineno is not None and text.end_col_offset is not None
             begin, end = position(text.lineno, text.col_offset), position(text.end_lineno, text.end_col_offset)
@@ -107,7 +111,7 @@ def _with_surroundings(code: str, begin: int, end: int) -> tuple[int, int]:
     while begin > 0 and code[begin - 1] in " \t":
         begin -= 1
     alone = begin == 0 or code[begin - 1] == "\n"
-    return begin, end + 1 if alone and code[end:end + 1] == "\n" else end
+    return begin, end + 1 if alone and code[end : end + 1] == "\n" else end
 
 
 def _thought_segments(text: str) -> list[Segment]:
@@ -119,11 +123,12 @@ def _code_segments(text: str) -> list[Segment]:
 
 
 def _prose_segments(text: str, kind: Kind = "answer") -> list[Segment]:
-    """Cut a free response at its code fences: text and fences keep `kind`, what stands inside a closed fence is code."""
+    """Cut a free response at its code fences: text and fences keep `kind`, what stands inside a closed fence is
+    code."""
     segments: list[Segment] = []
     at = 0
     for match in _FENCE.finditer(text):
-        segments.append(Segment(kind=kind, text=text[at:match.end(1)], learn=1.0))
+        segments.append(Segment(kind=kind, text=text[at : match.end(1)], learn=1.0))
         segments.append(Segment(kind="code", text=match[2], learn=1.0))
         at = match.start(3)
     segments.append(Segment(kind=kind, text=text[at:], learn=1.0))
@@ -134,32 +139,44 @@ def _part(example: Example, name: str, format_name: str) -> list[Segment]:
     """Return one marked part (thought, code or answer) of the response; raise DataError when the example lacks it."""
     text = getattr(example, name)
     if not text:
-        raise DataError(f"source {example.source!r}, example {example.id!r}: format {format_name!r} needs the field {name!r}, "
-                        f"found none; choose a format that does without it or fill the field")
+        raise DataError(
+            f"source {example.source!r}, example {example.id!r}: format {format_name!r} needs the field {name!r}, "
+            f"found none; choose a format that does without it or fill the field"
+        )
     inner = {"thought": _thought_segments, "code": _code_segments, "answer": _prose_segments}[name](text)
     opening, closing = MARKERS[name]
-    return [Segment(kind="template", text=opening, learn=1.0, part=name), *inner,
-            Segment(kind="template", text=closing, learn=1.0, part=name)]
+    return [
+        Segment(kind="template", text=opening, learn=1.0, part=name),
+        *inner,
+        Segment(kind="template", text=closing, learn=1.0, part=name),
+    ]
 
 
-# ---- layout of a dialogue --------------------------------------------------------------------------------------------------
+# ---- layout of a dialogue ----------------------------------------------------------------------------------
+
 
 def _turn(role: str, number: int, content: list[Segment], learn: bool) -> list[Segment]:
     """Return one turn: role token (context), content, end token; content and end are learned together or not at all."""
     weight = 1.0 if learn else 0.0
-    return [Segment(kind="template", text=ROLE[role], turn=number, role=role),
-            *(replace(s, learn=s.learn * weight, turn=number, role=role) for s in content),
-            Segment(kind="template", text=END, learn=weight, turn=number, role=role)]
+    return [
+        Segment(kind="template", text=ROLE[role], turn=number, role=role),
+        *(replace(s, learn=s.learn * weight, turn=number, role=role) for s in content),
+        Segment(kind="template", text=END, learn=weight, turn=number, role=role),
+    ]
 
 
 def _question(example: Example, number: int) -> list[Segment]:
     if not example.question:
-        raise DataError(f"source {example.source!r}, example {example.id!r}: this format needs the field 'question', found none; "
-                        "use the format 'document' for raw text and 'chat' for conversations")
+        raise DataError(
+            f"source {example.source!r}, example {example.id!r}: this format needs the field 'question', found none; "
+            "use the format 'document' for raw text and 'chat' for conversations"
+        )
     return _turn("user", number, [Segment(kind="prompt", text=example.question)], learn=False)
 
 
-def _dialogue(example: Example, shots: Iterable[Example], response: Callable[[Example], list[Segment]]) -> list[Segment]:
+def _dialogue(
+    example: Example, shots: Iterable[Example], response: Callable[[Example], list[Segment]]
+) -> list[Segment]:
     """Return question and response of `example` after those of the shots, which are context only."""
     segments: list[Segment] = []
     number = 0
@@ -173,7 +190,8 @@ def _from_parts(example: Example, shots: Iterable[Example], name: str, parts: tu
     return _dialogue(example, shots, lambda e: [s for part in parts for s in _part(e, part, name)])
 
 
-# ---- the formats -----------------------------------------------------------------------------------------------------------
+# ---- the formats -------------------------------------------------------------------------------------------
+
 
 @FORMATS("code_only")
 def code_only(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
@@ -195,7 +213,8 @@ def code_thought(example: Example, shots: tuple[Example, ...] = ()) -> list[Segm
 
 @FORMATS("mixed")
 def mixed(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
-    """thought_code for one half of the examples, code_thought for the other; which one depends on source and id alone."""
+    """thought_code for one half of the examples, code_thought for the other; which one depends on source and id
+    alone."""
     orders = (("thought", "code"), ("code", "thought"))
 
     def response(e: Example) -> list[Segment]:
@@ -237,23 +256,37 @@ def seed(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
 def document(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
     """Raw text, all of it learned, closed by the end token."""
     if not example.text:
-        raise DataError(f"source {example.source!r}, example {example.id!r}: format 'document' needs the field 'text', found none")
+        raise DataError(
+            f"source {example.source!r}, example {example.id!r}: format 'document' needs the field 'text', found none"
+        )
     before = [s for shot in shots for s in document(shot)]
-    return [*(replace(s, learn=0.0) for s in before), Segment(kind="text", text=example.text, learn=1.0),
-            Segment(kind="template", text=END, learn=1.0)]
+    return [
+        *(replace(s, learn=0.0) for s in before),
+        Segment(kind="text", text=example.text, learn=1.0),
+        Segment(kind="template", text=END, learn=1.0),
+    ]
 
 
 @FORMATS("chat")
 def chat(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
-    """A conversation: every assistant turn is learned with its own end token; system, user and tool turns are context."""
+    """A conversation: every assistant turn is learned with its own end token; system, user and tool turns are
+    context."""
     if not example.turns:
-        raise DataError(f"source {example.source!r}, example {example.id!r}: format 'chat' needs the field 'turns', found none")
+        raise DataError(
+            f"source {example.source!r}, example {example.id!r}: format 'chat' needs the field 'turns', found none"
+        )
     segments: list[Segment] = []
     number = 0
     for conversation, learn in (*((shot, False) for shot in shots), (example, True)):
         for turn in conversation.turns:
             speaks = turn.role == "assistant"
-            content = _prose_segments(turn.content) if speaks else [Segment(kind="prompt", text=turn.content)] if turn.content else []
+            content = (
+                _prose_segments(turn.content)
+                if speaks
+                else [Segment(kind="prompt", text=turn.content)]
+                if turn.content
+                else []
+            )
             segments += _turn(turn.role, number, content, learn=speaks and learn)
             number += 1
     return segments
@@ -276,7 +309,8 @@ def auto_name(example: Example) -> str:
     return "thought_answer" if example.thought and example.answer else "answer_only"
 
 
-# ---- prompts ---------------------------------------------------------------------------------------------------------------
+# ---- prompts -----------------------------------------------------------------------------------------------
+
 
 def prompt_of(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """Return everything before the first learned segment: what the model sees at inference."""

@@ -1,10 +1,11 @@
 """Mixture weights + rows of every source -> which row of which source fills every slot of every step.
 
-Counts are exact, not sampled: in every block (optimiser step) each source gets the floor or the ceiling of its planned number of
-examples, and running totals stay within one example of the plan (largest remainder over the running totals). Shares of tokens are kept
-within one row's tokens of the plan at every slot. Rows are drawn without replacement as a prefix of one seeded permutation
-per (seed, stage, source, epoch), so a share of 25 % draws a subset of what 50 % draws, and conditions pair.
-Peers draw sources at random and miss the request (datasets 5.2 `interleave_datasets`: off by up to 29 of 1,000), or stop or repeat silently.
+Counts are exact, not sampled: in every block (optimiser step) each source gets the floor or the ceiling of its
+planned number of examples, and running totals stay within one example of the plan (largest remainder over the running
+totals). Shares of tokens are kept within one row's tokens of the plan at every slot. Rows are drawn without
+replacement as a prefix of one seeded permutation per (seed, stage, source, epoch), so a share of 25 % draws a subset
+of what 50 % draws, and conditions pair. Peers draw sources at random and miss the request (datasets 5.2
+`interleave_datasets`: off by up to 29 of 1,000), or stop or repeat silently.
 Not covered: how weights move (schedules.py), budgets and tables (build.py).
 """
 
@@ -22,15 +23,17 @@ from leaven.errors import DataError
 Repeat = Literal["error", "repeat"]
 
 _SNAP = 1e-6
-"""Running totals closer than this to a whole number are taken as whole: weights such as 0.1 have no exact binary form."""
+"""Running totals closer than this to a whole number are taken as whole: weights such as 0.1 have no exact binary
+form."""
 _LOOK_AHEAD = 4
 
 
 class BlockRounding:
     """Planned shares -> whole examples per block, carrying what is owed from block to block.
 
-    Every block holds the floor or the ceiling of its plan for each source. Running totals stay within one example too; only where weights
-    of three or more sources jump erratically from block to block can the two demands collide, and then the block wins.
+    Every block holds the floor or the ceiling of its plan for each source. Running totals stay within one example
+    too; only where weights of three or more sources jump erratically from block to block can the two demands collide,
+    and then the block wins.
     """
 
     def __init__(self, n_sources: int) -> None:
@@ -50,7 +53,9 @@ class BlockRounding:
         owed = [s for s in range(len(target)) if high[s] > low[s]]
         left = n - sum(low)
         if 0 < left < len(owed):
-            owed.sort(key=lambda s: (_urgency(total[s], target[s]), total[s] - self.given[s] - low[s], -s), reverse=True)
+            owed.sort(
+                key=lambda s: (_urgency(total[s], target[s]), total[s] - self.given[s] - low[s], -s), reverse=True
+            )
         for s in owed[:left]:
             low[s] += 1
         return low
@@ -63,7 +68,8 @@ class BlockRounding:
 
 
 def _urgency(total: float, target: float) -> list[int]:
-    """Return for the next few blocks whether the plan forces another example (1), is just met (0) or leaves slack (-1), up to a 0.
+    """Return for the next few blocks whether the plan forces another example (1), is just met (0) or leaves slack
+    (-1), up to a 0.
 
     Serving the most urgent first keeps running totals within one example for constant shares of any number of sources
     (proportionate fair scheduling, Baruah et al. 1996, characteristic strings).
@@ -114,7 +120,9 @@ class Draws:
         self.sequence = np.empty(0, dtype=np.int64)
         self._epochs = 0
         if not self.size:
-            raise DataError(f"stage {stage!r}, source {source!r}: expected rows to draw from, found none left after filters")
+            raise DataError(
+                f"stage {stage!r}, source {source!r}: expected rows to draw from, found none left after filters"
+            )
 
     def exhausted(self, n: int) -> bool:
         """Return whether the next `n` draws need more rows than there are and may not repeat."""
@@ -123,11 +131,14 @@ class Draws:
     def next_rows(self, n: int) -> np.ndarray:
         """Return the rows of the next `n` draws without using them up; raise DataError when the source is exhausted."""
         if self.exhausted(n):
-            raise DataError(f"stage {self.stage!r}, source {self.source!r}: the order needs at least {self.taken + n:,} rows, found "
-                            f"{self.size:,}. Ask for a smaller budget or share, add data, or set `repeat: repeat` to go through it again")
+            raise DataError(
+                f"stage {self.stage!r}, source {self.source!r}: the order needs at least {self.taken + n:,} "
+                f"rows, found {self.size:,}. Ask for a smaller budget or share, add data, or set `repeat: repeat` to "
+                "go through it again"
+            )
         if self.taken + n > len(self.sequence):
             self._extend(self.taken + n)
-        return self.sequence[self.taken:self.taken + n]
+        return self.sequence[self.taken : self.taken + n]
 
     def take(self, n: int) -> None:
         """Use up the next `n` draws."""
@@ -136,10 +147,11 @@ class Draws:
 
     def rows(self) -> np.ndarray:
         """Return the rows drawn so far, in order: int64[taken]."""
-        return self.sequence[:self.taken]
+        return self.sequence[: self.taken]
 
     def _extend(self, n: int) -> None:
-        """Append whole epochs up to at least `n` draws (twice as many epochs as before, so that few copies are made)."""
+        """Append whole epochs up to at least `n` draws (twice as many epochs as before, so that few copies are
+        made)."""
         parts, until = [self.sequence], -(-n // self.size)
         if self.repeat == "repeat":
             until = max(until, min(2 * self._epochs, self._epochs + 1024))

@@ -1,8 +1,9 @@
 """Lengths -> what is cut from a row and which rows share one packed row.
 
-Rows that are too long are cut by a named policy, and what was cut is counted by kind, because right truncation removes the code of
-thought_code and the thought of code_thought. Packing is best-fit decreasing *inside* one optimiser step: documents never cross steps,
-so packed and unpacked training see the same examples at every step (attention and positions restart at each example).
+Rows that are too long are cut by a named policy, and what was cut is counted by kind, because right truncation
+removes the code of thought_code and the thought of code_thought. Packing is best-fit decreasing *inside* one
+optimiser step: documents never cross steps, so packed and unpacked training see the same examples at every step
+(attention and positions restart at each example).
 Not covered: attention masks (lm/), choosing examples (mixture.py).
 """
 
@@ -19,7 +20,10 @@ Truncate = Literal["right", "drop", "keep_code", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The part of an example that is trained: tokens start .. start + n; cut_* count lost tokens by kind, `kept` is False for dropped."""
+    """The part of an example that is trained: tokens start .. start + n.
+
+    `cut_thought` and `cut_code` count the lost tokens of those kinds; `kept` is False for a dropped row.
+    """
 
     start: int
     n: int
@@ -34,8 +38,9 @@ def window(kind: np.ndarray, learn: np.ndarray, max_tokens: int, truncate: Trunc
 
     Args:
         kind, learn: int8[N], float32[N] of the example; `code` and `thought` are the kind numbers counted as cut.
-        truncate: `right` keeps the beginning; `keep_code` slides just far enough to keep the last code token (the beginning of
-            the prompt is lost instead); `drop` keeps nothing that is learned but leaves the slot in place.
+        truncate: `right` keeps the beginning; `keep_code` slides just far enough to keep the last code token (the
+            beginning of the prompt is lost instead); `drop` keeps nothing that is learned but leaves the slot in
+            place.
     """
     n = len(kind)
     start = 0
@@ -53,7 +58,8 @@ def window(kind: np.ndarray, learn: np.ndarray, max_tokens: int, truncate: Trunc
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:
-    """Return int32[N] row numbers: best-fit decreasing into rows of `capacity` tokens, numbered by first use in slot order.
+    """Return int32[N] row numbers: best-fit decreasing into rows of `capacity` tokens, numbered by first use in slot
+    order.
 
     Deterministic; every length must be <= capacity.
     """

@@ -1,7 +1,7 @@
 """Tokenised source + cutting policy -> the rows that can fill a training slot, with their lengths after the cut.
 
-A row is an example, or with `truncate: split` one of the consecutive pieces of a long document. Rows are sorted by example id, so that
-draws depend on which examples there are and not on the order a file lists them in.
+A row is an example, or with `truncate: split` one of the consecutive pieces of a long document. Rows are sorted by
+example id, so that draws depend on which examples there are and not on the order a file lists them in.
 Not covered: which rows are drawn (mixture.py), rows sharing one packed row (packing.py).
 """
 
@@ -23,8 +23,8 @@ CUTS = ("right", "drop", "keep_code", "error", "split")
 class Rows:
     """Parallel columns over the rows of one source.
 
-    `ids` str[rows]; `start`, `n`, `n_learned`, `cut_thought`, `cut_code` int64[rows] in tokens; `kept` bool[rows] is False for rows that
-    `truncate: drop` blanks (they keep their slot with weight 0).
+    `ids` str[rows]; `start`, `n`, `n_learned`, `cut_thought`, `cut_code` int64[rows] in tokens; `kept` bool[rows] is
+    False for rows that `truncate: drop` blanks (they keep their slot with weight 0).
     """
 
     format: str
@@ -37,7 +37,8 @@ class Rows:
     kept: np.ndarray
 
     def size(self, unit: str) -> np.ndarray:
-        """Return int64[rows]: what a row counts in `unit` (examples, tokens or learned_tokens); dropped rows count no token."""
+        """Return int64[rows]: what a row counts in `unit` (examples, tokens or learned_tokens); dropped rows count no
+        token."""
         if unit == "examples":
             return np.ones(len(self.n), dtype=np.int64)
         return np.where(self.kept, self.n if unit == "tokens" else self.n_learned, 0)
@@ -63,9 +64,11 @@ def make_rows(table: TokenTable, max_tokens: int | None, truncate: str) -> Rows:
         return rows
     if truncate == "error":
         worst = long[np.argmax(n[long])]
-        raise DataError(f"source {lengths['source'][0]!r}: expected rows of at most max_tokens = {max_tokens} tokens, found {len(long)} of "
-                        f"{len(n)} longer; the longest is {ids[worst]!r} with {n[worst]}. Raise max_tokens or set truncate to "
-                        "right, drop, keep_code or split")
+        raise DataError(
+            f"source {lengths['source'][0]!r}: expected rows of at most max_tokens = {max_tokens} tokens, found "
+            f"{len(long)} of {len(n)} longer; the longest is {ids[worst]!r} with {n[worst]}. Raise max_tokens "
+            "or set truncate to right, drop, keep_code or split"
+        )
     assert max_tokens is not None
     return _cut(table, rows, long, max_tokens, truncate)
 
@@ -77,8 +80,11 @@ def _cut(table: TokenTable, rows: Rows, long: np.ndarray, max_tokens: int, trunc
     owners: list[int] = []
     for row in long.tolist():
         kind, learn = table.kinds(rows.ids[row]), table.learn(rows.ids[row])
-        found = _split(learn, max_tokens) if truncate == "split" else [
-            window(kind, learn, max_tokens, truncate, CODE, THOUGHT)]  # type: ignore[arg-type]
+        found = (
+            _split(learn, max_tokens)
+            if truncate == "split"
+            else [window(kind, learn, max_tokens, truncate, CODE, THOUGHT)]
+        )  # type: ignore[arg-type]
         windows += found
         owners += [row] * len(found)
     keep = source[0]
@@ -87,7 +93,10 @@ def _cut(table: TokenTable, rows: Rows, long: np.ndarray, max_tokens: int, trunc
     def column(whole: np.ndarray, name: str) -> np.ndarray:
         return np.concatenate([whole[keep], np.array([getattr(w, name) for w in windows], dtype=whole.dtype)])
 
-    columns = {name: column(getattr(rows, name), name) for name in ("start", "n", "n_learned", "cut_thought", "cut_code", "kept")}
+    columns = {
+        name: column(getattr(rows, name), name)
+        for name in ("start", "n", "n_learned", "cut_thought", "cut_code", "kept")
+    }
     order = np.lexsort((columns["start"], owner))
     return Rows(rows.format, rows.ids[owner][order], **{name: values[order] for name, values in columns.items()})
 
@@ -96,14 +105,18 @@ def _split(learn: np.ndarray, max_tokens: int) -> list[Window]:
     """Return the consecutive pieces of an example, leaving out those in which nothing can be learned."""
     pieces = []
     for start in range(0, len(learn), max_tokens):
-        part = learn[start:start + max_tokens]
+        part = learn[start : start + max_tokens]
         if n_learned := int((part[1:] > 0).sum()):
             pieces.append(Window(start, len(part), n_learned))
     return pieces
 
 
-def allowed(rows: Rows, source: str, only: Collection[str] | Mapping[str, Collection[str]] | None,
-            exclude: Collection[str] | Mapping[str, Collection[str]] | None) -> np.ndarray:
+def allowed(
+    rows: Rows,
+    source: str,
+    only: Collection[str] | Mapping[str, Collection[str]] | None,
+    exclude: Collection[str] | Mapping[str, Collection[str]] | None,
+) -> np.ndarray:
     """Return bool[rows]: rows that filters leave; a filter is a collection of example ids, or source -> ids."""
     mask = np.ones(len(rows.ids), dtype=bool)
     for names, wanted in ((only, True), (exclude, False)):

@@ -1,10 +1,11 @@
 """A requested share and a schedule -> mixture weights of every block (optimiser step) of a stage.
 
-A schedule is a registered function `f(t, share, **options)` that returns the *integral* of the scheduled share from 0 to t
-(t in [0, 1] is progress through the stage, `share` the share the mixture asks for on average). Working with integrals makes totals
-exact for any number of blocks: a block's weight is the mean share over its interval, so a schedule moves *when* a source is seen,
-never how much of it (Ma et al. 2024, Table 5: uniform, stepwise increase and stepwise decrease all use 37.5 % code).
-Scheduled is the group of sources named by the option `of`; the other sources share the rest in the proportions of the mixture.
+A schedule is a registered function `f(t, share, **options)` that returns the *integral* of the scheduled share from 0
+to t (t in [0, 1] is progress through the stage, `share` the share the mixture asks for on average). Working with
+integrals makes totals exact for any number of blocks: a block's weight is the mean share over its interval, so a
+schedule moves *when* a source is seen, never how much of it (Ma et al. 2024, Table 5: uniform, stepwise increase and
+stepwise decrease all use 37.5 % code). Scheduled is the group of sources named by the option `of`; the other sources
+share the rest in the proportions of the mixture.
 Not covered: turning weights into whole examples (mixture.py).
 """
 
@@ -43,12 +44,16 @@ def constant(t: np.ndarray, share: float) -> np.ndarray:
 
 
 @SCHEDULES("phases")
-def phases(t: np.ndarray, share: float, *, shares: Sequence[float], lengths: Sequence[float] | None = None) -> np.ndarray:
+def phases(
+    t: np.ndarray, share: float, *, shares: Sequence[float], lengths: Sequence[float] | None = None
+) -> np.ndarray:
     """Piecewise constant: `shares` of the phases, equally long unless `lengths` (relative) are given."""
     shares = list(shares)
     lengths = [1.0] * len(shares) if lengths is None else list(lengths)
     if not shares or len(lengths) != len(shares) or min(lengths) <= 0:
-        raise StudyError(f"schedule.options: expected one positive length per share, found shares {shares}, lengths {lengths}")
+        raise StudyError(
+            f"schedule.options: expected one positive length per share, found shares {shares}, lengths {lengths}"
+        )
     width = np.asarray(lengths, dtype=np.float64) / np.sum(lengths)
     edges = np.concatenate([[0.0], np.cumsum(width)])
     edges[-1] = 1.0
@@ -79,14 +84,16 @@ def _table5(t: np.ndarray, share: float, shares: Sequence[float]) -> np.ndarray:
 
 @SCHEDULES("linear")
 def linear(t: np.ndarray, share: float, *, start: float | None = None, end: float | None = None) -> np.ndarray:
-    """A straight line from `start` to `end`; whichever is not given is solved for so that the mean is the requested share."""
+    """A straight line from `start` to `end`; whichever is not given is solved for so that the mean is the requested
+    share."""
     a, b = _ends(share, start, end, "linear")
     return a * t + (b - a) * t * t / 2
 
 
 @SCHEDULES("cosine")
 def cosine(t: np.ndarray, share: float, *, start: float | None = None, end: float | None = None) -> np.ndarray:
-    """Half a cosine from `start` to `end`; whichever is not given is solved for so that the mean is the requested share."""
+    """Half a cosine from `start` to `end`; whichever is not given is solved for so that the mean is the requested
+    share."""
     a, b = _ends(share, start, end, "cosine")
     return b * t + (a - b) * (t / 2 + np.sin(np.pi * t) / (2 * np.pi))
 
@@ -119,11 +126,14 @@ class Weights:
     """
 
     def __init__(self, mixture: Mapping[str, float], schedule: Mapping[str, Any] | None = None) -> None:
-        """`schedule` is {"kind": name, "options": {...}}; raises StudyError for anything that does not fit the mixture."""
+        """`schedule` is {"kind": name, "options": {...}}; raises StudyError for anything that does not fit the
+        mixture."""
         self.sources = sorted(mixture)
         weights = np.array([mixture[s] for s in self.sources], dtype=np.float64)
         if not self.sources or not np.all(np.isfinite(weights)) or np.any(weights < 0) or weights.sum() <= 0:
-            raise StudyError(f"mixture: expected at least one source and weights >= 0 that do not all vanish, found {dict(mixture)}")
+            raise StudyError(
+                f"mixture: expected at least one source and weights >= 0 that do not all vanish, found {dict(mixture)}"
+            )
         self.share = weights / weights.sum()
         schedule = schedule or {}
         kind, options = schedule.get("kind", "constant"), dict(schedule.get("options") or {})
@@ -174,8 +184,10 @@ class Weights:
         names = [of] if isinstance(of, str) else list(of or [])
         unknown = [n for n in names if n not in self.sources]
         if not names or unknown or len(set(names)) == len(self.sources):
-            raise StudyError(f"schedule.options.of: expected the name(s) of the scheduled source(s), some but not all of "
-                             f"{self.sources}; found {of!r}")
+            raise StudyError(
+                f"schedule.options.of: expected the name(s) of the scheduled source(s), some but not all of "
+                f"{self.sources}; found {of!r}"
+            )
         return np.array([s in names for s in self.sources])
 
     def _check_options(self, kind: str, options: Mapping[str, Any]) -> None:
@@ -191,8 +203,10 @@ class Weights:
         rows = [[float(phase.get(s, 0.0)) for s in self.sources] for phase in options["weights"]]
         unknown = sorted({s for phase in options["weights"] for s in phase} - set(self.sources))
         if unknown or not rows or min(map(sum, rows)) <= 0 or set(options) - {"weights", "lengths"}:
-            raise StudyError(f"schedule.options: expected weights (one mapping of the sources {self.sources} per phase, none empty) and "
-                             f"lengths; found unknown sources {unknown} in {dict(options)}")
+            raise StudyError(
+                f"schedule.options: expected weights (one mapping of the sources {self.sources} per phase, none "
+                f"empty) and lengths; found unknown sources {unknown} in {dict(options)}"
+            )
         matrix = np.asarray(rows, dtype=np.float64)
         return matrix / matrix.sum(axis=1, keepdims=True)
 
@@ -201,11 +215,16 @@ class Weights:
         fine = self.blocks(1000)
         if fine.min() < -_EPSILON or fine.max() > 1 + _EPSILON:
             at, s = np.unravel_index(int(np.argmin(fine)), fine.shape)
-            raise StudyError(f"schedule {kind}: the share of {self.sources[s]!r} would be {fine.min():.4f} at {at / 10:.1f} % of the "
-                             f"stage; shares must stay within 0 and 1. Use a smaller swing or another requested share "
-                             f"(now {dict(zip(self.sources, self.share.round(6).tolist(), strict=True))})")
+            raise StudyError(
+                f"schedule {kind}: the share of {self.sources[s]!r} would be {fine.min():.4f} at {at / 10:.1f} % of "
+                f"the stage; shares must stay within 0 and 1. Use a smaller swing or another requested share "
+                f"(now {dict(zip(self.sources, self.share.round(6).tolist(), strict=True))})"
+            )
         mean = self._cumulative(np.array([1.0]))[0]
         if np.abs(mean - self.share).max() > 1e-6:
             found = dict(zip(self.sources, mean.round(6).tolist(), strict=True))
-            raise StudyError(f"schedule {kind}: averages to {found}, but the mixture asks for "
-                             f"{dict(zip(self.sources, self.share.round(6).tolist(), strict=True))}; make them agree, e.g. mixture: {found}")
+            raise StudyError(
+                f"schedule {kind}: averages to {found}, but the mixture asks for "
+                f"{dict(zip(self.sources, self.share.round(6).tolist(), strict=True))}; make them agree, "
+                f"e.g. mixture: {found}"
+            )

@@ -1,8 +1,8 @@
-"""Examples + format + tokenizer -> flat token arrays with the loss weight and kind of every token, and the spans of every segment.
+"""Examples + format + tokenizer -> token arrays with loss weight and kind of every token, and the spans of segments.
 
-One artifact per (source, format, tokenizer): examples are tokenised once and every order table refers to them. Three parallel arrays
-(ids.npy, learn.npy, kind.npy) are read through memory maps; lengths.parquet says where each example lies; segments.parquet keeps the
-spans that probes, perturbations and segment-level influence use.
+One artifact per (source, format, tokenizer): examples are tokenised once and every order table refers to them. Three
+parallel arrays (ids.npy, learn.npy, kind.npy) are read through memory maps; lengths.parquet says where each example
+lies; segments.parquet keeps the spans that probes, perturbations and segment-level influence use.
 Not covered: templates (formats.py), cutting and packing (packing.py), which examples are trained when (build.py).
 """
 
@@ -36,9 +36,11 @@ _NAMED = 5
 
 @step(version=1)
 def tokenise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
-    """Tokenise `inputs["examples"]` (examples.parquet) with `inputs["tokenizer"]` in `spec["format"]` under the name `spec["source"]`.
+    """Tokenise `inputs["examples"]` (examples.parquet) with `inputs["tokenizer"]` in `spec["format"]` under the name
+    `spec["source"]`.
 
-    Writes lengths.parquet, segments.parquet, ids.npy, learn.npy, kind.npy. Inputs called "plugin:..." are Python files that register formats.
+    Writes lengths.parquet, segments.parquet, ids.npy, learn.npy, kind.npy. Inputs called "plugin:..." are Python
+    files that register formats.
 
     Raises:
         DataError: an example lacks a field the format needs, ids repeat, or examples have no learned token.
@@ -53,7 +55,7 @@ def tokenise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     for start in range(0, len(examples), _BATCH):
         ctx.check_stop()
         ctx.progress(start, len(examples), f"tokenising {spec['source']}")
-        batch = examples[start:start + _BATCH]
+        batch = examples[start : start + _BATCH]
         segments = [form(e) for e in batch]
         for example, pieces, encoded in zip(batch, segments, tokenizer.encode_many(segments), strict=True):
             writer.add(example, pieces, encoded)
@@ -81,13 +83,22 @@ class _Writer:
         kind = codes[encoded.segment] if n else np.empty(0, dtype=np.int8)
         if not (learn > 0).any():
             wanted = [s.kind for s in segments if s.learn > 0]
-            why = f"its learned parts {wanted} hold no token" if wanted else "no segment is learned (no assistant turn?)"
+            why = (
+                f"its learned parts {wanted} hold no token" if wanted else "no segment is learned (no assistant turn?)"
+            )
             self.unlearned.append(f"{example.id!r}: {why}")
         counts = np.bincount(encoded.segment, minlength=len(segments))
         ends = np.cumsum(counts)
-        row = {"source": self.source, "example": example.id, "format": self.format, "n_tokens": n,
-               "n_learned_tokens": int((learn > 0).sum()), "n_thought_tokens": int((kind == THOUGHT).sum()),
-               "n_code_tokens": int((kind == CODE).sum()), "offset": self.offset}
+        row = {
+            "source": self.source,
+            "example": example.id,
+            "format": self.format,
+            "n_tokens": n,
+            "n_learned_tokens": int((learn > 0).sum()),
+            "n_thought_tokens": int((kind == THOUGHT).sum()),
+            "n_code_tokens": int((kind == CODE).sum()),
+            "offset": self.offset,
+        }
         for column, value in row.items():
             self.lengths[column].append(value)
         columns = self.segments
@@ -105,14 +116,18 @@ class _Writer:
 
     def write(self, out: Path) -> None:
         if self.unlearned:
-            raise DataError(f"source {self.source!r}, format {self.format!r}: expected at least one learned token in every example, found "
-                            f"{len(self.unlearned)} of {len(self.ids)} without: {'; '.join(self.unlearned[:_NAMED])}"
-                            f"{' ...' if len(self.unlearned) > _NAMED else ''}. Remove these rows or choose a format that fits them")
+            raise DataError(
+                f"source {self.source!r}, format {self.format!r}: expected at least one learned token in every "
+                f"example, found {len(self.unlearned)} of {len(self.ids)} without: {'; '.join(self.unlearned[:_NAMED])}"
+                f"{' ...' if len(self.unlearned) > _NAMED else ''}. Remove these rows or choose a format that fits them"
+            )
         lengths = pl.DataFrame(self.lengths, schema=LENGTHS)
         repeated = lengths.filter(pl.col("example").is_duplicated())["example"].unique(maintain_order=True)
         if len(repeated):
-            raise DataError(f"source {self.source!r}: expected unique example ids, found {len(repeated)} repeated, "
-                            f"e.g. {repeated[:_NAMED].to_list()}; give every row its own id")
+            raise DataError(
+                f"source {self.source!r}: expected unique example ids, found {len(repeated)} repeated, "
+                f"e.g. {repeated[:_NAMED].to_list()}; give every row its own id"
+            )
         for name, arrays in (("ids", self.ids), ("learn", self.learn), ("kind", self.kind)):
             np.save(out / f"{name}.npy", np.concatenate(arrays))
         write_table(out / "lengths.parquet", lengths, LENGTHS)
@@ -126,7 +141,9 @@ class TokenTable:
         """Use `load_tokens`."""
         self.folder = folder
         self.lengths = read_table(folder / "lengths.parquet", LENGTHS)
-        self.flat_ids, self.flat_learn, self.flat_kinds = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("ids", "learn", "kind"))
+        self.flat_ids, self.flat_learn, self.flat_kinds = (
+            np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("ids", "learn", "kind")
+        )
         names = self.lengths["example"].to_list()
         spans = zip(self.lengths["offset"].to_list(), self.lengths["n_tokens"].to_list(), strict=True)
         self._span = {name: slice(at, at + n) for name, (at, n) in zip(names, spans, strict=True)}
@@ -134,8 +151,10 @@ class TokenTable:
     def span(self, example: str) -> slice:
         """Return where an example lies in the flat arrays; raise DataError when it is not here."""
         if example not in self._span:
-            raise DataError(f"{self.folder}: expected example {example!r}, found {len(self._span)} others; "
-                            "the order table and the tokenised source do not belong together")
+            raise DataError(
+                f"{self.folder}: expected example {example!r}, found {len(self._span)} others; "
+                "the order table and the tokenised source do not belong together"
+            )
         return self._span[example]
 
     def ids(self, example: str) -> np.ndarray:
@@ -164,12 +183,15 @@ def load_tokens(folder: Path | str) -> TokenTable:
         raise DataError(f"{folder}: expected a tokenise artifact, {type(error).__name__}: {error}") from error
     total = int(table.lengths["n_tokens"].sum())
     if not len(table.flat_ids) == len(table.flat_learn) == len(table.flat_kinds) == total:
-        raise DataError(f"{folder}: expected {total} tokens, found {len(table.flat_ids)} ids, {len(table.flat_learn)} loss weights and "
-                        f"{len(table.flat_kinds)} kinds; the artifact is damaged, delete it and run again")
+        raise DataError(
+            f"{folder}: expected {total} tokens, found {len(table.flat_ids)} ids, {len(table.flat_learn)} loss weights "
+            f"and {len(table.flat_kinds)} kinds; the artifact is damaged, delete it and run again"
+        )
     return table
 
 
-# ---- what a person looks at before spending anything -------------------------------------------------------------------------
+# ---- what a person looks at before spending anything -------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -195,8 +217,14 @@ class Rendered:
     pieces: tuple[Piece, ...]
 
 
-def preview(examples: Iterable[Example], format_name: str, tokenizer: Tokenizer, n: int = 3, max_tokens: int | None = None,
-            truncate: packing.Truncate = "right") -> list[Rendered]:
+def preview(
+    examples: Iterable[Example],
+    format_name: str,
+    tokenizer: Tokenizer,
+    n: int = 3,
+    max_tokens: int | None = None,
+    truncate: packing.Truncate = "right",
+) -> list[Rendered]:
     """Render the first `n` examples with learned and cut stretches marked; counts are those of the whole example."""
     rendered = []
     for example in islice(examples, n):

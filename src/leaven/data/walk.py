@@ -1,8 +1,8 @@
 """Weights + draws + budget -> how many rows of each source fill every optimiser step, until the budget is reached.
 
-Two ways to share: by examples (whole examples per step, exact in every step) and by tokens (row by row, within one row's tokens of the
-plan). A step holds `batch` rows, or as many as fit `batch_tokens`. A budget in steps or examples is met exactly; one in tokens ends with the
-first step that reaches it.
+Two ways to share: by examples (whole examples per step, exact in every step) and by tokens (row by row, within one
+row's tokens of the plan). A step holds `batch` rows, or as many as fit `batch_tokens`. A budget in steps or examples
+is met exactly; one in tokens ends with the first step that reaches it.
 Not covered: the tables made of it (build.py).
 """
 
@@ -24,7 +24,8 @@ _LOOK = 256
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much is drawn: `target` in `measure`; `sizes` (per source, int64[rows]) is what a row counts, None for steps and examples."""
+    """How much is drawn: `target` in `measure`; `sizes` (per source, int64[rows]) is what a row counts, None for
+    steps and examples."""
 
     measure: Literal["steps", "examples", "tokens", "learned_tokens"]
     target: int
@@ -42,7 +43,8 @@ class Batch:
 
 @dataclass(slots=True)
 class Walk:
-    """The state while steps are filled; `unit_sizes` (per source, int64[rows]) makes shares count tokens, None examples.
+    """The state while steps are filled; `unit_sizes` (per source, int64[rows]) makes shares count tokens, None
+    examples.
 
     After `run`: `counts[step][source]` and `weights[step]` (float64[sources]).
     """
@@ -91,7 +93,10 @@ class Walk:
         if self.batch.sizes is not None and self.batch.tokens:
             rows = self.batch.tokens / max(1.0, self._mean(self.batch.sizes))
         if self.budget.sizes is not None and self._mean(self.budget.sizes) <= 0:
-            raise DataError(f"stage {self.draws[0].stage!r}: expected rows with {self.budget.measure}, found none that count (all dropped?)")
+            raise DataError(
+                f"stage {self.draws[0].stage!r}: expected rows with {self.budget.measure}, found none that count "
+                "(all dropped?)"
+            )
         match self.budget.measure:
             case "steps":
                 return 1.0
@@ -131,7 +136,8 @@ class Walk:
         return counts
 
     def _fitting(self, weights: list[float], limit: int | None) -> int:
-        """Return the largest number of rows, near that of the step before, whose tokens fit the batch (at least one)."""
+        """Return the largest number of rows, near that of the step before, whose tokens fit the batch (at least
+        one)."""
         assert self.batch.tokens is not None and self.batch.sizes is not None
 
         def fits(n: int) -> bool:
@@ -167,7 +173,8 @@ class Walk:
 
     @staticmethod
     def _upcoming(draw: Draws, ahead: int) -> int:
-        """Return the row `ahead` places on; the last one when there is none (drawing it raises when it comes to that)."""
+        """Return the row `ahead` places on; the last one when there is none (drawing it raises when it comes to
+        that)."""
         if draw.exhausted(ahead + 1):
             draw.next_rows(ahead)
             return int(draw.sequence[-1])
