@@ -1,0 +1,130 @@
+"""docs/extend.md is followed to the letter: its files are written into a folder, its study lines put in place, and the study is planned and run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+import leaven
+from leaven.core.tables import ORDER, SEGMENTS, read_table
+from leaven.engine.store import follow
+from leaven.errors import StudyError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extend.md"
+BLOCK = re.compile(r"^(?:In )?`([\w.]+)`:\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def sections() -> dict[str, list[tuple[str, str]]]:
+    """Return heading -> [(file name, text)] of the page."""
+    parts = re.split(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {title: BLOCK.findall(text) for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+RECIPES = [title for title, files in sections().items() if any(name == "study.yaml" for name, _ in files)]
+
+
+def follow_recipe(title: str, folder: Path, **changes: Any) -> Path:
+    """Write a recipe's files and the playground study with its sections replaced; return the study file."""
+    yaml = YAML(typ="safe", pure=True)
+    study: dict[str, Any] = {}
+    for name, text in [*sections()["The playground"], *sections()[title]]:
+        if name == "study.yaml":
+            study |= yaml.load(text)
+        else:
+            (folder / name).write_text(text, encoding="utf-8")
+    path = folder / "study.yaml"
+    with path.open("w", encoding="utf-8") as handle:
+        yaml.dump(study | changes, handle)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder with its own store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEAVEN_STORE", str(tmp_path / "store"))
+    return tmp_path
+
+
+def artifact(run: str, name: str) -> Path:
+    """Return the folder of a run's artifact."""
+    return follow(Path("runs") / run / name)
+
+
+def test_the_page_names_its_recipes() -> None:
+    assert len(RECIPES) == 6  # the playground and five more
+    linked = re.findall(r"\]\(#([\w-]+)\)", PAGE.read_text(encoding="utf-8"))
+    slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in sections()}
+    assert set(linked) <= slugs
+
+
+@pytest.mark.parametrize("title", RECIPES)
+def test_recipe_plans_and_builds_its_data(title: str, here: Path) -> None:
+    report = leaven.plan(follow_recipe(title, here), previews=1)
+    assert report.outcome is not None and not report.outcome.failed
+    assert report.outcome.exit_code == 0
+    assert report.previews
+
+
+def test_schedule_moves_the_source_and_keeps_its_amount(here: Path) -> None:
+    leaven.plan(follow_recipe("A schedule", here))
+    counts = {}
+    for condition in ("constant", "wave"):
+        table = read_table(artifact("playground", f"{condition}/seed-0/order-sft") / "order.parquet", ORDER)
+        words = table.filter(table["source"] == "words")
+        counts[condition] = (words.height, (words["step"] < 5).sum())
+    assert counts["constant"][0] == counts["wave"][0] == 40
+    assert counts["wave"][1] > counts["constant"][1] + 5
+
+
+def test_format_reaches_the_tokens(here: Path) -> None:
+    leaven.plan(follow_recipe("A response format", here))
+    spans = [read_table(artifact("playground", f"tokens/lists/{f}") / "segments.parquet", SEGMENTS).filter(kind="thought")
+             for f in ("dots_code", "thought_code")]
+    assert spans[0].height > 0 and spans[0]["example"].equals(spans[1]["example"])
+
+
+def test_named_shape_reads_the_file(here: Path) -> None:
+    study = follow_recipe("A source from a file", here, plugins=["./my_shape.py"])
+    for named in ("exam", "auto"):
+        report = leaven.plan(study, ("data.sources.sums.fields=null", f"data.sources.sums.shape={named}"))
+        assert report.outcome is not None and report.outcome.exit_code == 0
+
+
+def test_a_plugin_that_fails_is_named(here: Path) -> None:
+    study = follow_recipe("A schedule", here)
+    (here / "my_schedule.py").write_text("import nothing_of_that_name\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"my_schedule\.py failed to import"):
+        leaven.plan(study)
+
+
+def test_benchmark_recipe_runs_to_its_answer(here: Path) -> None:
+    result = leaven.run(follow_recipe("A benchmark", here), workers=1)
+    assert result.exit_code == 0 and not result.failed
+    assert result.report is not None and result.report.is_file()
+    table = leaven.results("runs/playground").table(benchmark="places")
+    assert set(table["metric"]) == {"places_right", "bits_per_byte"}
+    assert set(table["n_items"]) == {6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", RECIPES)
+def test_recipe_runs_to_its_answer(title: str, here: Path) -> None:
+    result = leaven.run(follow_recipe(title, here), workers=1)
+    assert result.exit_code == 0 and result.answer
+
+
+@pytest.mark.slow
+def test_analysis_of_a_finished_run(here: Path) -> None:
+    assert leaven.run(follow_recipe("The playground", here), workers=1).exit_code == 0
+    (name, text), = sections()["An analysis of a finished run"]
+    (here / name).write_text(text, encoding="utf-8")
+    done = subprocess.run([sys.executable, name], capture_output=True, text=True, check=False, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "thought_code" in done.stdout
