@@ -4,17 +4,18 @@ uncertainty comes from.
 The estimand is the mean difference over *new seeds and new item clusters*, so both are random. All seeds meet the
 same items, hence the variance of the mean is crossed: seeds + clusters - (seeds x clusters), the last being counted
 twice (Cameron, Gelbach & Miller 2011). The three parts rest on very different degrees of freedom (2 to 9 for seeds,
-dozens for clusters), where one t quantile for their sum (Satterthwaite) covers too little or too much. So each part keeps its own
-t quantile and the half-widths add in quadrature (modified large-sample intervals, Graybill & Wang 1980):
+dozens for clusters), where one t quantile for their sum (Satterthwaite) covers too little or too much. So each part
+keeps its own t quantile and the half-widths add in quadrature (modified large-sample intervals, Graybill & Wang
+1980):
 
     half^2 = ts^2 max(V_seeds - 0.72 V_both, 0) + tb^2 V_both + max(tc^2 (V_clusters - V_both), -0.5 tb^2 V_both)
 
 with ts, tc, tb the t quantiles at S - 1, G - 1 and (S - 1)(G - 1) degrees of freedom. It is exactly the paired t
 interval over seeds when items add nothing, and exactly the clustered paired t over items when seeds add nothing. The
-shares 0.72 and 0.5 (how far noise may be subtracted from a part that chance has made small) were calibrated by simulation:
-benchmarks/coverage.py shows 93-97 % at 3, 4, 5 and 10 seeds (docs/statistics.md).
-Not covered: choosing, pairing and checking the scores (contrasts.py); what the interval means for the answer
-(rule.py).
+shares 0.72 and 0.5 (how far noise may be subtracted from a part that chance has made small) were calibrated by
+simulation: benchmarks/coverage.py shows 93-97 % at 3, 4, 5 and 10 seeds (docs/statistics.md).
+Not covered: choosing,
+pairing and checking the scores (contrasts.py); what the interval means for the answer (rule.py).
 
 Shape legend: S seeds, N items, G clusters; leading axes (...) are independent replications.
 """
