@@ -15,6 +15,7 @@ from leaven.core.hashing import table_digest
 from leaven.core.step import StepContext
 from leaven.core.tables import LENGTHS, ORDER, REALISED, read_table, write_table
 from leaven.data.build import build_order
+from leaven.data.order_tables import check_realised
 from leaven.errors import DataError, StudyError
 
 KINDS = {"prompt": 0, "thought": 1, "code": 2, "template": 5}
@@ -134,6 +135,17 @@ def test_the_realised_mixture_is_the_plan(build: Any) -> None:
     ).realised
     shares = steps.filter(pl.col("source") == "code")["realised"].to_numpy().reshape(4, 3).mean(axis=1) / 10
     assert shares == pytest.approx([0.5, 0.4, 0.3, 0.3])
+
+
+def test_a_table_that_misses_the_plan_is_found(build: Any) -> None:
+    built = build()
+    assert (
+        built.report["sources"]["code"]["realised_share"] == built.report["sources"]["code"]["requested_share"] == 0.25
+    )
+    moved = pl.when(pl.col("block") == 7).then(2.0 - 4.0 * (pl.col("source") == "text")).otherwise(0.0)
+    wrong = built.realised.with_columns(realised=pl.col("realised") + moved)
+    with pytest.raises(DataError, match="misses the plan: .* at step 7"):
+        check_realised(wrong, "examples", 1)
 
 
 def test_a_quarter_of_code_is_a_subset_of_a_half(build: Any) -> None:
