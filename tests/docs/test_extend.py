@@ -1,4 +1,4 @@
-"""docs/extend.md is followed to the letter: its files are written into a folder, its study lines put in place, and the study is planned and run."""
+"""docs/extend.md followed to the letter: files written, study lines put in their place, the study planned and run."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_schedule_moves_the_source_and_keeps_its_amount(here: Path) -> None:
 
 def test_format_reaches_the_tokens(here: Path) -> None:
     leaven.plan(follow_recipe("A response format", here))
-    spans = [read_table(artifact("playground", f"tokens/lists/{f}") / "segments.parquet", SEGMENTS).filter(kind="thought")
-             for f in ("dots_code", "thought_code")]
+    folders = [artifact("playground", f"tokens/lists/{f}") for f in ("dots_code", "thought_code")]
+    spans = [read_table(folder / "segments.parquet", SEGMENTS).filter(kind="thought") for folder in folders]
     assert spans[0].height > 0 and spans[0]["example"].equals(spans[1]["example"])
 
 

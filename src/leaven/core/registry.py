@@ -1,7 +1,7 @@
 """Named functions by kind, filled by a decorator when their module is imported: formats, schedules, benchmarks.
 
-A user's plugin file registers with the same decorators (docs/extend.md). Steps run in other processes than the plan, so every step
-that looks a name up has the plugin files among its inputs, as "plugin:FILE", and imports them first.
+A user's plugin file registers with the same decorators (docs/extend.md). Steps run in other processes than the plan, so
+every step that looks a name up has the plugin files among its inputs, as "plugin:FILE", and imports them first.
 Not covered: discovery; modules are imported explicitly.
 """
 

@@ -64,6 +64,7 @@ SAMPLES: Schema = {
     "item": pl.String, "request": pl.Int32, "index": pl.Int32, "text": pl.String, "finish": pl.String,
     "logprob_nats": pl.Float64, "n_tokens": pl.Int32,
 }
+"""One row per model output: the text of a generation, or the log-likelihood of a scored text (`n_tokens` counts either)."""
 
 VERDICTS: Schema = {
     "benchmark": pl.String, "item": pl.String, "index": pl.Int32, "metric": pl.String, "status": pl.String, "score": pl.Float64,
