@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaven.report.figures import figures, mark, median_curve
 from leaven.report.facts import Curve
+from leaven.report.figures import figures, mark, median_curve
 from leaven.report.svg import LIGHT, SHAPES, Canvas, spread, ticks
 from leaven.report.wording import interval, level_text, number, p_value, seeds_text, shorten, text_width
 

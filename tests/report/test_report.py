@@ -93,7 +93,9 @@ def test_facts_match_the_tables(study):
     data = read_report(*study)
     primary = data.primary_contrast()
     assert primary is not None and primary.seeds == SEEDS and primary.n_items == N_ITEMS
-    overall = {s.condition: s for s in data.scores if s.difficulty is None}
+    overall = {s.condition: s for s in data.scores if s.difficulty is None and not s.scope}
+    unseen = [s for s in data.scores if s.scope == "unseen items"]
+    assert len(unseen) == 2 and all(s.n_items == 16 and len(s.per_seed) == 3 and s.seen is False for s in unseen)
     assert set(overall) == set(CONDITIONS) and all(s.binary and len(s.per_seed) == 3 and s.n_items == N_ITEMS for s in overall.values())
     for condition, score in overall.items():
         expected = sum(_right(condition, s, k) for s in SEEDS for k in range(N_ITEMS)) / (3 * N_ITEMS)

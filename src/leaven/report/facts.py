@@ -12,12 +12,14 @@ from typing import Any
 
 from leaven.core.types import Finding
 
+SCOPES = {True: "items seen in training", False: "unseen items"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """A condition's score on one benchmark metric, over all items or over the items of one difficulty.
 
-    `binary` marks pass rates, which are shown as percentages; `low`, `high` bound the 95 % interval; `per_seed` holds each seed's own mean; `seen` is true when training may contain these
+    `scope` names a part of the items ("unseen items"), "" for all or for one difficulty; `binary` marks pass rates, which are shown as percentages; `low`, `high` bound the 95 % interval; `per_seed` holds each seed's own mean; `seen` is true when training may contain these
     items by construction, null when only some of them are seen; `n_missing` counts verdicts that were not measured.
     """
 
@@ -25,6 +27,7 @@ class Score:
     benchmark: str
     metric: str = "accuracy"
     level: str = ""
+    scope: str = ""
     difficulty: int | None = None
     seen: bool | None = False
     binary: bool = False
@@ -154,6 +157,13 @@ class ReportData:
     def is_primary(self, contrast: Finding) -> bool:
         """Return whether a contrast answers the question (one for each level of what the study varies)."""
         return bool(self.primary) and contrast.id == self.primary or bool(contrast.data.get("primary"))
+
+    def primary_scope(self) -> str:
+        """Return the scope of the scores that the primary contrast compares, "" when that is not a part of the items scored apart."""
+        primary = self.primary_contrast()
+        where = dict(primary.data.get("where") or {}) if primary else {}
+        scope = SCOPES.get(where["seen"], "") if set(where) == {"seen"} else ""
+        return scope if any(s.scope == scope for s in self.scores) else ""
 
     def primary_contrast(self) -> Finding | None:
         """Return the declared primary contrast, or None when the study declares none or it was not computed."""

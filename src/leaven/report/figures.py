@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from leaven.core.types import Finding
 from leaven.report.facts import Curve, ReportData, Score
-from leaven.report.svg import SHAPES, LIGHT, Canvas, spread, tick_text, ticks
+from leaven.report.svg import LIGHT, SHAPES, Canvas, spread, tick_text, ticks
 from leaven.report.wording import interval, level_text, number, plural, shorten, text_width
 
 WIDE, NARROW = 860.0, 340.0
@@ -135,8 +135,9 @@ def _panels(data: ReportData) -> list[Panel]:
         percent = all(is_binary(c) for c in group)
         panels.append(Panel(f"Difference in {_of(metric, benchmark)}" + (", points" if percent else ""), rows, True, percent,
                             len(group) - len(rows)))
-    overall = [s for s in data.scores if s.difficulty is None and s.estimate is not None]
-    for (benchmark, metric), scores in _grouped(overall, lambda s: (s.benchmark, s.metric)).items():
+    scope = data.primary_scope()
+    overall = [s for s in data.scores if s.difficulty is None and s.estimate is not None and s.scope == scope]
+    for (benchmark, metric), scores in _grouped(overall, score_measure).items():
         rows = tuple(Row(series_label(s.condition, s.level), s.estimate or 0.0, s.low, s.high, style[s.condition], dots=s.per_seed,
                          words=_score_words(s)) for s in scores[:MAX_ROWS])
         percent = all(s.binary for s in scores)
@@ -171,6 +172,11 @@ def contrast_measure(contrast: Finding) -> tuple[str, str]:
     benchmark, metric = str(contrast.data.get("benchmark", "")), str(contrast.data.get("metric", "") or contrast.unit or "score")
     _, found, rest = contrast.title.partition(f": {metric} on {benchmark}")
     return benchmark + (rest.split(" @ ")[0] if found else ""), metric
+
+
+def score_measure(score: Score) -> tuple[str, str]:
+    """Return (benchmark with its restriction of items, metric) of a score."""
+    return score.benchmark + (f" ({score.scope})" if score.scope else ""), score.metric
 
 
 def series_label(condition: str, level: str) -> str:

@@ -21,6 +21,9 @@ RULE = ("An effect is the mean difference between two conditions on the same ite
         "when the interval excludes zero on the better (worse) side and the adjusted p is at most 0.05; inconclusive otherwise. The "
         "interval of one condition's score describes that score alone and is not used to compare conditions.")
 
+TRUNCATED = {"error": "refused rows of more than {n} tokens", "drop": "left out rows of more than {n} tokens",
+             "right": "cut rows at {n} tokens", "keep_code": "cut the thought of rows of more than {n} tokens"}
+
 
 def methods(data: ReportData) -> tuple[str, ...]:
     """Return the methods as paragraphs: design, training data, model and training, measurement, statistics."""
@@ -55,7 +58,10 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
     if isinstance(mixture, Mapping) and mixture:
         total = sum(float(w) for w in mixture.values()) or 1.0
         shares = _listed([f"{source} {100 * float(w) / total:.4g} %" for source, w in mixture.items()])
-        parts.append(f"mixed {shares} by {str(stage.get('unit', 'examples')).replace('_', ' ')}")
+        if len(mixture) > 1 and len(set(mixture.values())) == 1:
+            shares = f"{_listed(list(map(str, mixture)))} in equal shares"
+        parts.append(f"mixed {shares} by {str(stage.get('unit', 'examples')).replace('_', ' ')}" if len(mixture) > 1 else
+                     f"trained on {next(iter(mixture))}")
     budget = stage.get("budget")
     if isinstance(budget, Mapping):
         spent = [f"{amount(v) if isinstance(v, (int, float)) else v} {k.replace('_', ' ')}" for k, v in budget.items() if v is not None]
@@ -63,9 +69,9 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
     if stage.get("batch"):
         parts.append(f"took {stage['batch']} examples per optimiser step")
     if stage.get("max_tokens"):
-        parts.append(f"cut rows at {stage['max_tokens']} tokens ({stage.get('truncate', 'error')})")
+        parts.append(TRUNCATED.get(str(stage.get("truncate", "error")), "held rows of up to {n} tokens").format(n=stage["max_tokens"]))
     parts = [p for p in parts if p]
-    return f"Stage {name} {_listed(parts)}." if parts else ""
+    return f"Unless a condition says otherwise, stage {name} {_listed(parts)}." if parts else ""
 
 
 def _training(data: ReportData) -> str:
@@ -80,7 +86,7 @@ def _training(data: ReportData) -> str:
     if train.get("lr"):
         betas = train.get("betas")
         warm = f", {plural(train['warmup_steps'], 'warm-up step')}" if train.get("warmup_steps") else ""
-        parts.append(f"AdamW, learning rate {value_text(train['lr'])} ({train.get('schedule', 'constant')}{warm})"
+        parts.append(f"They were trained with AdamW: learning rate {value_text(train['lr'])} ({train.get('schedule', 'constant')}{warm})"
                      + (f", betas {betas[0]:g} and {betas[1]:g}" if betas else "")
                      + f", weight decay {value_text(train.get('weight_decay', 0.0))}, gradient norm clipped at "
                        f"{value_text(train.get('clip', 0.0))}, {train.get('dtype', 'fp32')} arithmetic. The loss of a step is the "

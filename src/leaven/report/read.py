@@ -20,7 +20,7 @@ from leaven.analysis.scores import SCORES
 from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_table
 from leaven.core.types import Finding, Item
 from leaven.errors import DataError
-from leaven.report.facts import Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+from leaven.report.facts import SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
 from leaven.report.lineage import Lineage, distinct, lineage
 
 POINTS = 90
@@ -28,7 +28,7 @@ ALL_POINTS = 9_000
 MAX_SHOWN_ITEMS = 6
 MAX_OUTPUTS = 40
 T = TypeVar("T", Score, Curve, Mixture)
-CELL = ("condition", "level", "benchmark", "metric")
+CELL = ("condition", "level", "benchmark", "metric", "seen")
 
 
 def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportData:
@@ -52,7 +52,7 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
         study=str(spec["study"]), question=str(answer.get("question") or spec["question"]), answer=str(answer["answer"]),
         version=str(spec.get("version") or ""), lock_digest=str(spec.get("lock_digest") or ""), primary=_primary(answer, findings),
         conditions=_conditions(spec), contrasts=tuple(f for f in findings if f.kind == "contrast"),
-        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings), scores=_in_order(_scores(folder, results), order),
+        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings), scores=_in_order(_scores(folder), order),
         curves=_in_order(_curves(folder), order), mixtures=_in_order(_mixtures(folder), order), samples=shown_samples(spec.get("runs", ()), inputs), samples_total=results["item"].n_unique(),
         differences=tuple((str(row["path"]), dict(row["values"])) for row in spec.get("differences", ())),
         warnings=tuple(str(w) for w in spec.get("warnings", ())), licences=_licences(spec, inputs),
@@ -127,28 +127,27 @@ def _in_order(rows: tuple[T, ...], order: Mapping[str, int]) -> tuple[T, ...]:
 # ---- tables of the analysis -------------------------------------------------------------------------------------------------
 
 
-def _scores(folder: Path, results: pl.DataFrame) -> tuple[Score, ...]:
-    """Return the rows of scores.parquet that cover all seeds: one over all items, one for each (difficulty, seen)."""
-    path = folder / "scores.parquet"
-    frame = read_table(path, SCORES)
-    per_seed: dict[tuple[str, ...], tuple[float, ...]] = {}
-    means = results.group_by(*CELL, "seed").agg(pl.col("score").mean()).sort(*CELL, "seed")
-    for row in means.drop_nulls("score").iter_rows(named=True):
-        key = tuple(row[c] for c in CELL)
-        per_seed[key] = (*per_seed.get(key, ()), row["score"])
-    rows = frame.filter(pl.col("seed").is_null() & (pl.col("difficulty").is_not_null() | pl.col("seen").is_null()))
-    finest = rows.filter(pl.col("difficulty").is_not_null() & pl.col("seen").is_not_null())
-    rows = rows.filter(pl.col("difficulty").is_null()) if not finest.is_empty() else rows
-    return tuple(_score(row, per_seed.get(tuple(row[c] for c in CELL), ())) for row in pl.concat([rows, finest]).iter_rows(named=True))
+def _scores(folder: Path) -> tuple[Score, ...]:
+    """Return the scores over all seeds: over all items, over seen and unseen ones, and of each (difficulty, seen)."""
+    frame = read_table(folder / "scores.parquet", SCORES)
+    per_seed: dict[tuple[Any, ...], tuple[float, ...]] = {}
+    for row in frame.filter(pl.col("seed").is_not_null() & pl.col("difficulty").is_null()).sort("seed").iter_rows(named=True):
+        if row["mean"] is not None:
+            key = tuple(row[c] for c in CELL)
+            per_seed[key] = (*per_seed.get(key, ()), row["mean"])
+    rows = frame.filter(pl.col("seed").is_null()).sort("seen", descending=False, nulls_last=False, maintain_order=True)
+    return tuple(_score(row, per_seed.get(tuple(row[c] for c in CELL), ())) for row in rows.iter_rows(named=True))
 
 
 def _score(row: Mapping[str, Any], per_seed: tuple[float, ...]) -> Score:
+    overall = row["difficulty"] is None
     return Score(
         condition=row["condition"], benchmark=row["benchmark"], metric=row["metric"], level=row["level"] or "",
-        difficulty=row["difficulty"], seen=row["seen"], binary=row["k"] is not None, estimate=row["mean"], low=row["low"],
-        high=row["high"], n_items=row["n_distinct"] if row["n_distinct"] is not None else row["n_items"] or 0,
-        n_clusters=row["n_clusters"] or 0, n_missing=row["n_not_measured"] or 0, seeds=tuple(row["seeds"] or ()),
-        per_seed=per_seed if row["difficulty"] is None else (), runs=tuple(row["runs"] or ()))
+        scope=SCOPES[row["seen"]] if overall and row["seen"] is not None else "", difficulty=row["difficulty"], seen=row["seen"],
+        binary=row["k"] is not None, estimate=row["mean"], low=row["low"], high=row["high"],
+        n_items=row["n_distinct"] if row["n_distinct"] is not None else row["n_items"] or 0, n_clusters=row["n_clusters"] or 0,
+        n_missing=row["n_not_measured"] or 0, seeds=tuple(row["seeds"] or ()), per_seed=per_seed if overall else (),
+        runs=tuple(row["runs"] or ()))
 
 
 def _curves(folder: Path) -> tuple[Curve, ...]:
@@ -223,11 +222,17 @@ def shown_samples(runs: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path])
 
 
 def spread_items(items: Sequence[Item], limit: int) -> list[Item]:
-    """Return `limit` items evenly spaced in the order of difficulty, then id."""
-    ranked = sorted(items, key=lambda i: (i.example.difficulty is None, i.example.difficulty or 0, i.id))
-    if len(ranked) <= limit:
-        return ranked
-    return [ranked[(2 * k + 1) * len(ranked) // (2 * limit)] for k in range(limit)]
+    """Return up to `limit` items in order of difficulty: as many difficulties as possible first, from the middle of each."""
+    groups: dict[int, list[Item]] = {}
+    for item in sorted(items, key=lambda i: i.id):
+        groups.setdefault(-1 if item.example.difficulty is None else item.example.difficulty, []).append(item)
+    levels = sorted(groups)
+    if len(levels) > limit:
+        levels = [levels[round(i * (len(levels) - 1) / max(limit - 1, 1))] for i in range(limit)]
+    ranked = [(n, level, groups[level][(n + len(groups[level]) // 2) % len(groups[level])])
+              for level in levels for n in range(len(groups[level]))]
+    chosen = sorted(sorted(ranked, key=lambda r: (r[0], r[1]))[:limit], key=lambda r: (r[1], r[0]))
+    return [item for _, _, item in chosen]
 
 
 def _table(folder: Path, name: str) -> Path:

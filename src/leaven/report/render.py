@@ -18,12 +18,36 @@ from leaven.core.step import StepContext, step
 from leaven.core.types import Finding
 from leaven.report.exports import write_exports
 from leaven.report.facts import Output, ReportData, Score, Shown
-from leaven.report.figures import contrast_label, contrast_measure, difficulty_unit, figures, is_binary, mark, median_curve, series_label, styles
+from leaven.report.figures import (
+    contrast_label,
+    contrast_measure,
+    difficulty_unit,
+    figures,
+    is_binary,
+    mark,
+    median_curve,
+    score_measure,
+    series_label,
+    styles,
+)
 from leaven.report.methods import methods
 from leaven.report.read import read_report
 from leaven.report.references import cited
 from leaven.report.svg import Canvas
-from leaven.report.wording import (MISSING, amount, clip, interval, level_text, number, p_value, plural, printable, seeds_counted, seeds_text, value_text)
+from leaven.report.wording import (
+    MISSING,
+    amount,
+    clip,
+    interval,
+    level_text,
+    number,
+    p_value,
+    plural,
+    printable,
+    seeds_counted,
+    seeds_text,
+    value_text,
+)
 
 MAX_OUTPUT_CHARACTERS = 2_000
 DECISIONS = {"favours": ("favours", "\u25b2 favours"), "opposes": ("opposes", "\u25bc opposes"),
@@ -70,7 +94,9 @@ def _context(data: ReportData) -> dict[str, Any]:
     provenance = _Provenance(data)
     contrasts = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is None]
     contrasts_deep = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
-    scores = [_score(s, data, provenance) for s in data.scores if s.difficulty is None]
+    overall = [s for s in data.scores if s.difficulty is None]
+    measures = list(dict.fromkeys(score_measure(s) for s in sorted(overall, key=lambda s: s.scope != data.primary_scope())))
+    scores = [_score(s, data, provenance) for s in sorted(overall, key=lambda s: measures.index(score_measure(s)))]
     by_difficulty = _by_difficulty(data, provenance)
     references = cited(data.references, data.version)
     context = {
@@ -84,7 +110,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "licences": [_licence(row) for row in data.licences], "runs": provenance.runs, "references": references,
         "bibtex": "\n\n".join(r.bibtex for r in references if r.bibtex), "has_levels": _has_levels(data),
         "has_keys": any(r.key for r in data.runs),
-        "fingerprints": [[(k, value_text(v)) for k, v in sorted(f.items())] for f in data.fingerprints],
+        "fingerprints": [[(k, _listing(v)) for k, v in sorted(f.items())] for f in data.fingerprints],
     }
     context["warnings_title"] = plural(len(context["warnings"]), "warning").capitalize()
     context["contents"] = _contents(context)
@@ -94,7 +120,7 @@ def _context(data: ReportData) -> dict[str, Any]:
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     sections = [("result", "Result", True), ("differs", "What differs", True), ("scores-h", "Scores", True),
                 ("difficulty-h", "By difficulty", context["by_difficulty"]), ("curves-h", "Learning curves", context["final_loss"]),
-                ("mixtures-h", "Mixtures", context["mixtures"]), ("samples-h", "What the models wrote", context["samples"]),
+                ("mixtures-h", "Mixtures", context["mixtures"]["rows"]), ("samples-h", "What the models wrote", context["samples"]),
                 ("methods-h", "Methods", True), ("provenance-h", "Where numbers come from", True)]
     return [(ident, name) for ident, name, there in sections if there]
 
@@ -131,7 +157,7 @@ def _contrast(contrast: Finding, data: ReportData, provenance: _Provenance) -> d
     kind, word = DECISIONS.get(contrast.decision, ("open", contrast.decision or MISSING))
     p = f"p = {p_value(contrast.p_holm)} (Holm)".replace("= <", "<") if contrast.p_holm is not None else ""
     percent = is_binary(contrast)
-    measure = _measure(metric, benchmark, "points" if percent else contrast.unit)
+    measure = _measure(metric, benchmark, "points" if percent else "")
     return {
         "label": contrast_label(contrast), "name": str(contrast.data.get("name") or ""), "primary": data.is_primary(contrast), "difficulty": contrast.data.get("difficulty"), "measure": measure,
         "estimate": number(contrast.estimate, sign=True, percent=percent),
@@ -143,7 +169,8 @@ def _contrast(contrast: Finding, data: ReportData, provenance: _Provenance) -> d
 
 
 def _score(score: Score, data: ReportData, provenance: _Provenance) -> dict[str, Any]:
-    measure = _measure(score.metric, score.benchmark, "%" if score.binary else "")
+    benchmark, metric = score_measure(score)
+    measure = _measure(metric, benchmark, "%" if score.binary else "")
     what = f"{series_label(score.condition, score.level)}, {measure}"
     what += "" if score.difficulty is None else f", difficulty {score.difficulty}"
     return {
@@ -187,7 +214,7 @@ def _shared_measure(rows: list[dict[str, Any]]) -> str:
 
 def _measure(metric: str, benchmark: str, unit: str) -> str:
     words = metric.replace("_", " ") + (f" on {benchmark}" if benchmark else "")
-    return f"{words} ({unit})" if unit and unit != metric else words
+    return f"{words}, {unit}" if unit and unit != metric else words
 
 
 def _mark(condition: str, data: ReportData) -> str:
@@ -210,7 +237,7 @@ def _no_primary(data: ReportData) -> str:
 def _basis(data: ReportData) -> dict[str, str]:
     primary = data.primary_contrast()
     primary = primary if primary is not None and primary.estimate is not None else None
-    overall = [s for s in data.scores if s.difficulty is None]
+    overall = [s for s in data.scores if s.difficulty is None and not s.scope]
     seeds = primary.seeds if primary else tuple(sorted({x for s in overall for x in s.seeds})) or data.seeds
     items = primary.n_items if primary else max((s.n_items for s in overall), default=0)
     clusters = primary.n_clusters if primary else max((s.n_clusters for s in overall), default=0)
@@ -262,15 +289,22 @@ def _final_loss(data: ReportData) -> list[dict[str, Any]]:
     return rows
 
 
-def _mixtures(data: ReportData) -> list[dict[str, Any]]:
-    totals: dict[tuple[str, str, str], float] = {}
+def _mixtures(data: ReportData) -> dict[str, Any]:
+    """Return the mixture table: a row per (stage, condition, level), a column per source."""
+    sources = list(dict.fromkeys(m.source for m in data.mixtures))
+    cells: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for m in data.mixtures:
-        key = (m.condition, m.level, m.stage)
-        totals[key] = totals.get(key, 0.0) + m.realised
-    return [{"condition": m.condition, "mark": _mark(m.condition, data), "level": level_text(m.level), "stage": m.stage,
-             "source": m.source, "planned": amount(m.planned), "realised": amount(m.realised), "unit": m.unit.replace("_", " "),
-             "share": f"{100 * m.realised / (totals[(m.condition, m.level, m.stage)] or 1):.1f} %", "worst": amount(m.worst_block),
-             "seeds": seeds_counted(m.seeds)} for m in data.mixtures]
+        cells.setdefault((m.stage, m.condition, m.level, m.unit), {})[m.source] = m
+    rows = []
+    for (stage, condition, level, unit), own in cells.items():
+        total = sum(m.realised for m in own.values()) or 1.0
+        rows.append({
+            "condition": condition, "mark": _mark(condition, data), "level": level_text(level), "stage": stage,
+            "unit": unit.replace("_", " "), "worst": amount(max(m.worst_block for m in own.values())),
+            "seeds": seeds_counted(x for m in own.values() for x in m.seeds),
+            "cells": [{"realised": amount(own[s].realised), "planned": amount(own[s].planned),
+                       "share": f"{100 * own[s].realised / total:.1f} %"} if s in own else None for s in sources]})
+    return {"sources": sources, "rows": rows}
 
 
 def _shown(shown: Shown, data: ReportData) -> dict[str, Any]:
@@ -290,14 +324,22 @@ def _output(output: Output, data: ReportData) -> dict[str, Any]:
     sign = {"pass": "\u2713", "fail": "\u2717"}.get(kind, "\u2022")
     score = f" ({output.metric.replace('_', ' ')} {number(output.score)})" if output.score is not None and output.score not in (0, 1) else ""
     return {"name": f"{series_label(output.condition, output.level)}, seed {output.seed}", "mark": _mark(output.condition, data),
-            "raw": raw or "(nothing)", "more": f"{more:,}" if more else "", "extracted": clip(output.extracted, 300)[0],
+            "raw": raw or "(nothing)", "more": f"{more:,}" if more else "", "extracted": clip(output.extracted.strip(), 600)[0],
+            "multiline": "\n" in output.extracted.strip(),
             "detail": clip(output.detail, 300)[0], "kind": kind, "verdict": f"{sign} {output.status.replace('_', ' ')}{score}"}
 
 
 def _samples_note(data: ReportData) -> str:
     total = f" of {amount(data.samples_total)}" if data.samples_total else ""
-    return (f"{plural(len(data.samples), 'item')}{total}, picked evenly over difficulty, each with the raw output of every condition. "
+    return (f"{plural(len(data.samples), 'item')}{total}, spread over difficulty, each with the raw output of every condition. "
             "The full outputs are in the evaluation artifacts named below.")
+
+
+def _listing(value: Any) -> str:
+    """Return a fact of a machine; a mapping as "name value" pairs."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {value_text(v)}" for k, v in sorted(value.items()) if v not in (None, ""))
+    return value_text(value)
 
 
 def _licence(row: Mapping[str, Any]) -> dict[str, str]:

@@ -118,8 +118,10 @@ def shorten(text: str, width: float, size: float = 13, *, bold: bool = False) ->
         return text
     sides = text.split(" vs ")
     if len(sides) == 2 and width > 8 * size:
-        half = (width - text_width(" vs ", size, bold=bold)) / 2
-        return " vs ".join(shorten(side, half, size, bold=bold) for side in sides)
+        room = width - text_width(" vs ", size, bold=bold)
+        needed = [text_width(side, size, bold=bold) for side in sides]
+        rooms = [max(room / 2, room - needed[1]), max(room / 2, room - needed[0])]
+        return " vs ".join(shorten(side, r, size, bold=bold) for side, r in zip(sides, rooms, strict=True))
     for keep in range(len(text) - 1, 1, -1):
         head = (keep + 1) // 2
         cut = text[:head].rstrip() + "\u2026" + text[len(text) - (keep - head):].lstrip()
