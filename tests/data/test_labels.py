@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -100,6 +101,16 @@ def test_conversations_problems_and_documents_are_read_whole() -> None:
     )
     assert label_of(Example(id="0", source="s", text="import os\n\nx = os.getcwd()\nprint(x)\n")).domain == "code"
     assert label_of(Example(id="0", source="s", text="It was a bright cold day in April.")).domain == "other"
+
+
+def test_a_chance_line_in_a_long_text_is_not_code_and_hostile_text_stays_fast() -> None:
+    prose = "It was late, and the old man said nothing.\n" * 400
+    text = prose + "return the book\nfrom here import nothing more\n"
+    assert label_of(Example(id="0", source="s", text=text)).domain == "other"
+    started = time.process_time()
+    for text in ("[asy]" * 8000, "\\[ " * 8000, "$$ " * 8000, "$ a " * 8000, "select a " * 8000, "```\nx\n" * 3000):
+        label_of(example("q", text))
+    assert time.process_time() - started < 10
 
 
 LANGUAGES = [

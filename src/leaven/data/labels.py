@@ -39,31 +39,39 @@ class Label:
 
 _ALIASES = {
     "py": "python", "python3": "python", "js": "javascript", "jsx": "javascript", "node": "javascript",
-    "ts": "typescript", "c++": "cpp", "cc": "cpp", "c#": "csharp", "cs": "csharp", "sh": "shell", "bash": "shell", "zsh": "shell",
-    "console": "shell", "golang": "go", "rb": "ruby", "rs": "rust", "htm": "html", "kt": "kotlin", "mysql": "sql",
-    "postgresql": "sql", "sqlite": "sql", "yml": "yaml"}
+    "ts": "typescript", "c++": "cpp", "cc": "cpp", "c#": "csharp", "cs": "csharp", "sh": "shell", "bash": "shell",
+    "zsh": "shell", "console": "shell", "golang": "go", "rb": "ruby", "rs": "rust", "htm": "html", "kt": "kotlin",
+    "mysql": "sql", "postgresql": "sql", "sqlite": "sql", "yml": "yaml"}
 LANGUAGES = frozenset(_ALIASES.values()) | {
     "java", "c", "php", "swift", "r", "scala", "perl", "css", "lua", "haskell", "json", "xml", "matlab", "dart",
     "julia", "vb", "scss", "makefile", "dockerfile"}
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 # language -> lines that hardly occur outside it; the order decides between equal counts
 _LINES: dict[str, re.Pattern[str]] = {language: re.compile(pattern, re.MULTILINE) for language, pattern in {
-    "python": r"^[ \t]*(?:(?:async )?def \w+\(.*\).*:|class \w+.*:$|from [\w.]+ import |import [a-z_][\w.]*(?: as \w+)?(?:,|$)"
-              r"|for \w+(?:, ?\w+)* in .+:$|(?:if|elif|while) .+:$|(?:else|try|finally):$|except.*:$|with .+ as \w+:|@\w+"
+    "python": r"^[ \t]*(?:(?:async )?def \w+\(.*\).*:|class \w+.*:$|from [\w.]+ import "
+              r"|import [a-z_][\w.]*(?: as \w+)?(?:,|$)"
+              r"|for \w+(?:, ?\w+)* in .+:$|(?:if|elif|while) .+:$|(?:else|try|finally):$|except.*:$"
+              r"|with .+ as \w+:|@\w+"
               r"|print\(.*\)|return\b.*[\w)\]]$|lambda )|if __name__ ==",
     "cpp": r"^[ \t]*#include ?<\w+>|\bstd::|^[ \t]*using namespace |\bc(?:out|in) ?(?:<<|>>)|\b(?:vector|map)<\w+",
-    "c": r"^[ \t]*#include ?<\w+\.h>|\bprintf\(\"|\bscanf\(|\bint main\(|^[ \t]*(?:int|char|float|double|void) \*?\w+\(.*\) ?\{",
-    "java": r"\bpublic (?:static |final |abstract )*(?:class|void|int|String|boolean|interface)\b|System\.out\.print|^import java",
+    "c": r"^[ \t]*#include ?<\w+\.h>|\bprintf\(\"|\bscanf\(|\bint main\(|^[ \t]*(?:int|char|float|double"
+         r"|void) \*?\w+\(.*\) ?\{",
+    "java": r"\bpublic (?:static |final |abstract )*(?:class|void|int|String|boolean|interface)\b"
+            r"|System\.out\.print|^import java",
     "csharp": r"^[ \t]*using System|Console\.Write|\bnamespace \w+ ?\{?$|\bstring\[\] args",
-    "javascript": r"\b(?:const|let|var) [\w{}\[\], ]+ ?=|\bfunction ?\w*\([^)]*\) ?\{|\([\w, {}]*\) ?=>|[(,=] ?[a-z]\w* ?=> ?[{(\w]|console\.log\(|document\.\w+"
+    "javascript": r"\b(?:const|let|var) [\w{}\[\], ]+ ?=|\bfunction ?\w*\([^)]*\) ?\{|\([\w, {}]*\) ?=>"
+                  r"|[(,=] ?[a-z]\w* ?=> ?[{(\w]|console\.log\(|document\.\w+"
                   r"|\brequire\(['\"]|module\.exports|===",
     "php": r"<\?php|\$\w+ ?= ?[^\n]*;|\becho ['\"$]|\$\w+->",
-    "sql": r"(?i:\bselect\b[^.;]{1,300}\bfrom\b \w|\binsert into \w+|\bcreate (?:table|database|view|index) |\bupdate \w+ set "
+    "sql": r"(?i:\bselect\b[^.;]{1,300}\bfrom\b \w|\binsert into \w+|\bcreate (?:table|database|view|index) "
+           r"|\bupdate \w+ set "
            r"|\bdelete from \w|\balter table )",
-    "html": r"</?(?:html|body|head|div|span|p|ul|ol|li|table|tr|td|form|input|button|script|style|h[1-6]|a|img|nav|title|label)"
+    "html": r"</?(?:html|body|head|div|span|p|ul|ol|li|table|tr|td|form|input|button|script|style|h[1-6]|a"
+            r"|img|nav|title|label)"
             r"(?: [^<>]*)?/?>",
     "css": r"^[ \t]*[.#]?[\w-]+(?: ?[,>:] ?[\w-]+)* ?\{\s*[\w-]+ ?:|^[ \t]+[a-z-]+: [^\n]*;$",
-    "shell": r"^#!/bin/|^[ \t]*(?:sudo |apt |grep |sed |awk |chmod |mkdir |curl |cd |ls |git |docker |npm |pip )[^\n]*|^\$ \w+"
+    "shell": r"^#!/bin/|^[ \t]*(?:sudo |apt |grep |sed |awk |chmod |mkdir |curl |cd |ls |git |docker |npm "
+             r"|pip )[^\n]*|^\$ \w+"
              r"|^[ \t]*(?:fi|done|esac)$|\| ?(?:grep|awk|sed|sort|xargs)\b",
     "ruby": r"^[ \t]*(?:def \w+[?!]?(?:\(.*\))?$|puts |require ['\"]|attr_\w+ :)|\.each do \||^[ \t]*end$",
     "go": r"^package \w+$|\bfunc (?:\(\w+ \*?\w+\) )?\w+\(|:= |fmt\.Print",
@@ -77,25 +85,37 @@ _LINES: dict[str, re.Pattern[str]] = {language: re.compile(pattern, re.MULTILINE
     "scala": r"\bobject \w+ (?:extends|\{)|\bdef \w+\(.*\) ?: ?\w+ ?=", "haskell": r"^\w+ :: .*->",
 }.items()}
 _ASKED = re.compile(
-    r"(?i)(?<![\w/.])(?:python|javascript|typescript|java|c\+\+|c#|objective-c|visual basic|php|golang|kotlin|sql|mysql"
-    r"|html5?|css3?|bash|shell|node\.?js|react\.?js|django|flask|pandas|numpy|jquery|regex|regular expression|mongodb|matlab"
+    r"(?i)(?<![\w/.])(?:python|javascript|typescript|java|c\+\+|c#|objective-c|visual basic|php|golang|kotlin"
+    r"|sql|mysql"
+    r"|html5?|css3?|bash|shell|node\.?js|react\.?js|django|flask|pandas|numpy|jquery|regex|regular expression"
+    r"|mongodb|matlab"
     r"|vb\.net|powershell|ruby|rust|swift|perl|scala)(?![\w/])|(?-i:\bC (?:code|program|function)|\bin C\b)")
 _ASKED_FOR = re.compile(
-    r"(?i)\b(?:code|programs?|scripts?|functions?|methods?|class(?:es)?|algorithms?|snippet|query|queries|loops?|arrays?|strings?"
-    r"|integers?|dictionary|variables?|linked list|binary (?:search )?tree|recursi\w+|compil\w+|debug\w*|syntax|databases?"
-    r"|data structure|web ?page|website|constructor|pseudo-?code|boolean|hash|regex|objects?|statement|command|pattern|interface"
-    r"|exception|library|module|package|file|element|tag|selector|stylesheet|columns?|rows?|records?|tables?|output|input)\b")
-_TEX = (r"\\(?:d?frac|sqrt|cdot|boxed|text\w*|left|right|leq?|geq?|times|div|pi|theta|alpha|beta|angle|sum|prod|int|lim|log|sin|cos"
-        r"|tan|overline|begin|end|pm|infty|binom|mathbb|mathrm|mbox|dots|ldots|cdots|triangle|circ|equiv|pmod|lfloor|rfloor|neq?)\b")
+    r"(?i)\b(?:code|programs?|scripts?|functions?|methods?|class(?:es)?|algorithms?|snippet|query|queries"
+    r"|loops?|arrays?|strings?"
+    r"|integers?|dictionary|variables?|linked list|binary (?:search )?tree|recursi\w+|compil\w+|debug\w*"
+    r"|syntax|databases?"
+    r"|data structure|web ?page|website|constructor|pseudo-?code|boolean|hash|regex|objects?|statement"
+    r"|command|pattern|interface"
+    r"|exception|library|module|package|file|element|tag|selector|stylesheet|columns?|rows?|records?|tables?"
+    r"|output|input)\b")
+_TEX = (r"\\(?:d?frac|sqrt|cdot|boxed|text\w*|left|right|leq?|geq?|times|div|pi|theta|alpha|beta|angle|sum"
+        r"|prod|int|lim|log|sin|cos"
+        r"|tan|overline|begin|end|pm|infty|binom|mathbb|mathrm|mbox|dots|ldots|cdots|triangle|circ|equiv|pmod"
+        r"|lfloor|rfloor|neq?)\b")
 _LATEX = re.compile(
-    r"\$\$.+?\$\$|\$(?=[^$\n]{0,399}(?:\\[a-zA-Z]|\^|_\{))[^$\n]{1,400}\$|(?<![\w$])\$[\w,.+() =-]{1,12}\$(?!\w)"
-    rf"|\\\[.+?\\\]|\[asy\].*?\[/asy\]|{_TEX}(?:\{{[^{{}}]*\}})*", re.DOTALL)
+    r"\$\$.{1,2000}?\$\$|\$(?=[^$\n]{0,399}(?:\\[a-zA-Z]|\^|_\{))[^$\n]{1,400}\$|(?<![\w$])\$[\w,.+() =-]{1,12}\$(?!\w)"
+    rf"|\\\[.{1,2000}?\\\]|\[asy\].{0,8000}?\[/asy\]|{_TEX}(?:\{{[^{{}}]*\}})*", re.DOTALL)
 _ENDS = re.compile(r"[;{}][ \t]*$", re.MULTILINE)
-_ASKED_HOW = re.compile(r"(?i)\bhow (?:many|much|far|old|long|fast|tall|big|heavy|often)\b|\bin total\b|\baltogether\b")
+_ASKED_HOW = re.compile(r"(?i)\bhow (?:many|much|far|old|long|fast|tall|big|heavy|often)\b|\bin total\b"
+                        r"|\baltogether\b")
 _MATH_TEXT = re.compile(
-    r"(?i)\b(?:find the (?:value|sum|area|number|probability|remainder|smallest|largest|least|greatest)|what is the (?:value|sum|area"
-    r"|probability|remainder|ratio|smallest|largest|least|greatest|average|perimeter|volume|product)|solve for|simplify|integers?"
-    r"|equations?|probability|polynomial|triangle|perimeter|percent(?:age)?|remainder|divisible|fractions?|digits?|derivative|ratio"
+    r"(?i)\b(?:find the (?:value|sum|area|number|probability|remainder|smallest|largest|least|greatest)"
+    r"|what is the (?:value|sum|area"
+    r"|probability|remainder|ratio|smallest|largest|least|greatest|average|perimeter|volume|product)"
+    r"|solve for|simplify|integers?"
+    r"|equations?|probability|polynomial|triangle|perimeter|percent(?:age)?|remainder|divisible|fractions?"
+    r"|digits?|derivative|ratio"
     r"|average speed|interest|per (?:hour|day|week|minute|pound)|integral|square root|cubed?)\b|\d+ ?%")
 _MATH_SUM = re.compile(r"\d[\d.,]* ?[-+*/x×÷] ?[$(]*\d[\d.,]* ?(?:[-+*/] ?\d+ ?)*=|= ?\$?-?\d|\bx ?[=+-] ?\d")
 _NUMBER = re.compile(r"[-$ ]*[\d.,/]+ ?%?")
@@ -150,8 +170,10 @@ def _code_rules(question: str, reply: str) -> Iterator[tuple[str, float, str]]:
     total = plain.strip().count("\n") + 1
     lines = max(len(pattern.findall(plain)) for pattern in _LINES.values())
     if lines:
-        # a short reply that is all code shows as much as many lines among prose
-        yield "code", min(3.0, 1.5 + 0.5 * lines + (1.0 if lines / total >= 0.5 else 0.0)), f"lines of code: {lines}"
+        # a short reply that is all code shows as much as many lines do; one such line in a page of prose is chance
+        dense = 1.0 if lines / total >= 0.5 else 0.0
+        points = min(3.0, 1.5 + 0.5 * lines + dense) if lines / total >= 0.04 else 0.5
+        yield "code", points, f"lines of code: {lines}"
     ends = len(_ENDS.findall(plain))
     if ends >= 2 and ends / total >= 0.3:
         yield "code", 2.0, f"lines ended by ; or braces: {ends}"

@@ -51,8 +51,8 @@ def load_file(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
     """Read `inputs["file"]` into `out`/examples.parquet and write `out`/report.json.
 
     `spec`: name (source), shape ("auto" or a name of shapes.SHAPES), fields ({our field: column} | None), limit (rows
-    read at most | None), licence, domain, on_bad_row ("count" | "error"). Inputs called "plugin:..." are Python files that
-    add shapes to SHAPES.
+    read at most | None), licence, domain, on_bad_row ("count" | "error"). Inputs called "plugin:..." are Python
+    files that add shapes to SHAPES.
 
     Raises:
         DataError: the file cannot be read, its shape cannot be told, a row is bad under on_bad_row "error", or all are.
