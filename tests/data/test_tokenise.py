@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from leaven.core.hashing import tree_digest
 from leaven.core.step import StepContext
 from leaven.core.tables import write_examples
 from leaven.core.types import Example, Turn
@@ -127,3 +128,16 @@ def test_preview_shows_text_learned_parts_and_cuts(folders: dict[str, Path], tru
     assert sum(p.n_tokens for p in kept) == (0 if truncate == "drop" else limit)
     if truncate == "keep_code":
         assert not any(p.cut for p in cut.pieces if p.kind == "code")
+
+
+def test_golden_tokens(tmp_path: Path) -> None:
+    """Fails when the same examples give other tokens: bump `@step(version=...)` of tokenise, then renew the digest."""
+    for name in ("tokenizer", "out"):
+        (tmp_path / name).mkdir()
+    write_examples(tmp_path / "examples.parquet", EXAMPLES[:8])
+    settings = {"kind": "word", "vocab_size": 200, "formats": ["thought_code"]}
+    train_tokenizer(settings, {"s": tmp_path}, tmp_path / "tokenizer", StepContext())
+    inputs = {"examples": tmp_path, "tokenizer": tmp_path / "tokenizer"}
+    tokenise({"format": "mixed", "source": "s"}, inputs, tmp_path / "out", StepContext())
+    assert tokenise.step_version == 1  # type: ignore[attr-defined]
+    assert tree_digest(tmp_path / "out")[:16] == "35d2fe6ca09e5f33"
