@@ -93,12 +93,10 @@ def results(run: RunPath, by: Annotated[Optional[list[str]], typer.Option(help="
 def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or several with --against.", show_default=False)],
             against: Annotated[Optional[list[Path]], typer.Option(help="Files of the other side (several files a side are seeds); repeatable.")] = None,  # noqa: UP045
             cluster: Annotated[Optional[str], typer.Option(metavar="COL", help="Column that groups items which stand or fall together.")] = None,  # noqa: UP045
-            metric: Annotated[Optional[str], typer.Option(metavar="COL", help="Score column, when several fit.")] = None,  # noqa: UP045
-            item: Annotated[Optional[str], typer.Option(metavar="COL", help="Item id column, when several fit.")] = None,  # noqa: UP045
+            metric: Annotated[Optional[str], typer.Option(metavar="COL", help="Score column, when several fit; X:Y when the sides call it differently.")] = None,  # noqa: UP045
+            item: Annotated[Optional[str], typer.Option(metavar="COL", help="Item id column, when several fit; X:Y as above.")] = None,  # noqa: UP045
             as_json: JsonOption = False) -> None:
     """Compare two result files of any tool item by item: difference A - B, interval, McNemar, minimum detectable effect."""
-    from leaven.api.shown import comparison_json
-
     if against:
         left, right = list(a), list(against)
     elif len(a) == 2:
@@ -106,7 +104,7 @@ def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or 
     else:
         raise typer.BadParameter(f"expected two files, or --against for several a side; found {len(a)} files")
     found = leaven.compare(left, right, cluster=cluster, metric=metric, item=item)
-    print(comparison_json(found) if as_json else found)
+    print(json.dumps(found.to_dict(), indent=1) if as_json else found)
 
 
 @app.command()

@@ -105,7 +105,7 @@ def compare_files(
     Args:
         a, b: one file a side, or one per seed. cluster: column whose equal values mark dependent items (templates,
             documents).
-        metric, item: score and id columns (detected when None). margin: smallest difference that would matter, in
+        metric, item: score and id columns (detected when None); `X:Y` when side a calls it X and side b Y. margin: smallest difference that would matter, in
             score units.
         direction: whether more or less is better (default: by the metric's name).
 
@@ -115,10 +115,12 @@ def compare_files(
     """
     if not a or not b:
         raise DataError(f"compare: expected at least one file a side, found {len(a)} and {len(b)}")
+    metrics, items = _per_side(metric), _per_side(item)
     files_a, files_b = (
-        [read_scores(Path(p), item=item, metric=metric, cluster=cluster) for p in side] for side in (a, b)
+        [read_scores(Path(p), item=items[i], metric=metrics[i], cluster=cluster) for p in side] for i, side in enumerate((a, b))
     )
-    _same_measure(files_a + files_b)
+    if metrics[0] == metrics[1]:
+        _same_measure(files_a + files_b)
     _refuse_other_items(files_a + files_b)
     seeds_a, seeds_b = _seeds([f.path for f in files_a]), _seeds([f.path for f in files_b])
     if len(a) == len(b) == 1 or seeds_a is None or seeds_b is None:
@@ -133,9 +135,9 @@ def compare_files(
         effect,
         treatment=names[0],
         control=names[1],
-        measure=metric or score,
+        measure=metrics[0] or score,
         margin=margin,
-        direction=direction or direction_of(metric or score),
+        direction=direction or direction_of(metrics[0] or score),
     )
     return Comparison(*names, files_a[0].item_column, score, effect, answer, *_single_run(paired, files_a, files_b))
 
@@ -166,6 +168,12 @@ def _stack(files: list[ScoreFile], seeds: list[int]) -> pl.DataFrame:
     )
 
 
+def _per_side(name: str | None) -> tuple[str | None, str | None]:
+    """Return the column of side a and of side b."""
+    left, separator, right = (name or "").partition(":")
+    return (left, right) if separator else (name, name)
+
+
 def _same_measure(files: list[ScoreFile]) -> None:
     """Raise RefusedError when files were scored in different columns."""
     columns = {f.score_column: f.path for f in files}
@@ -173,7 +181,7 @@ def _same_measure(files: list[ScoreFile]) -> None:
         raise RefusedError(
             "compare: expected one score column in all files, found "
             + ", ".join(f"{c!r} in {p}" for c, p in columns.items())
-            + ". Name one that all have with --metric"
+            + f". Name one that all have with --metric, or --metric {':'.join(columns)} if these mean the same"
         )
 
 

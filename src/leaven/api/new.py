@@ -74,10 +74,10 @@ question: Does adding {file} to the training data make the model reason better t
 data:
   sources:
     base:                          # procedural problems with reasoning, made by leaven
-      world: {{families: [last_letters, coin_flip, chained_variables], n: {base}}}
+      world: {{families: [last_letters, coin_flip, variables], n: {base}}}
       licence: Apache-2.0
     pool:                          # where the size-matched control comes from: same kind as base, other problems
-      world: {{families: [last_letters, coin_flip, chained_variables], n: {control}, seed: 1}}
+      world: {{families: [last_letters, coin_flip, variables], n: {control}, seed: 1}}
       licence: Apache-2.0
     mine: {{file: "{file}", licence: unknown}}
     random: {{subset_of: pool, size_of: mine}}
@@ -102,7 +102,7 @@ seeds: [0, 1, 2, 3]
 measure:
   reasoning:
     benchmark: answer
-    world: {{families: [last_letters, coin_flip, chained_variables], n: 300, seed: 2, split: test}}
+    world: {{families: [last_letters, coin_flip, variables], n: 300, seed: 2, split: test}}
     format: thought_answer
     max_new_tokens: 128
 

@@ -88,7 +88,7 @@ def _report_what_worked(plan: Plan, folder: Path, outcome: Outcome, log: Callabl
     Returns `outcome`, with analysis and report moved to done when that worked.
     """
     lost = {*outcome.failed, *outcome.skipped}
-    if lost & set(plan.items.values()) or all(v in lost for r in plan.runs for v in r.verdicts.values()):
+    if not lost - {"analysis", "report"} or lost & set(plan.items.values()) or all(v in lost for r in plan.runs for v in r.verdicts.values()):
         return outcome
     rest = answer_from(plan, lost)
     second = execute(rest, folder, only=["report"], log=log, workers=1, resume=resume)
@@ -105,7 +105,7 @@ def execute(plan: Plan, folder: Path, *, only: Sequence[str] | None = None, log:
     resources = Resources(threads=runtime.threads, device=runtime.device, micro_batch=runtime.micro_batch, compile=runtime.compile,
                           sandbox_tier=runtime.sandbox_tier, checkpoint_seconds=runtime.checkpoint_seconds)
     return run_graph(nodes, Store(store_path(runtime)), run_dir=folder, resources=resources, workers=count,
-                     log=log or (lambda event: None), resume=resume, partial=len(nodes) < len(plan.nodes))
+                     log=log or (lambda event: None), resume=resume, partial=only is not None)
 
 
 def closure(plan: Plan, wanted: Sequence[str]) -> set[str]:

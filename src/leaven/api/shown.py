@@ -13,7 +13,6 @@ from leaven.engine.progress import seconds_text
 if TYPE_CHECKING:
     import polars as pl
 
-    from leaven.analysis.compare import Comparison
     from leaven.api.doctor import Check
     from leaven.api.planning import PlanReport
     from leaven.api.running import RunResult
@@ -179,11 +178,6 @@ def table_text(frame: pl.DataFrame) -> str:
     with pl.Config(tbl_rows=200, tbl_cols=40, tbl_width_chars=200, fmt_str_lengths=60, tbl_hide_dataframe_shape=True,
                    tbl_hide_column_data_types=True, float_precision=4):
         return str(frame)
-
-
-def comparison_json(found: Comparison) -> str:
-    """Return a comparison as JSON."""
-    return json.dumps(dataclasses.asdict(found), indent=1, default=str)
 
 
 def checks_text(checks: Sequence[Check]) -> str:

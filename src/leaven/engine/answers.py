@@ -7,6 +7,7 @@ Not covered: what the steps compute (analysis/run.py, report/render.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import leaven
@@ -89,13 +90,14 @@ def _report_spec(plan: Plan, usable: list[tuple[RunRef, str]], shown: set[tuple[
     conditions = {name: {"description": c.description,
                          "differs": [d["path"] for d in differs if d["values"].get(name) != d["values"].get(first)]}
                   for name, c in study.conditions.items()}
-    what = {k: v for k, v in loaded.raw.items() if k not in ("runtime", "lock")}
+    what = [[n.id, n.function, dict(n.spec), {k: v if isinstance(v, str) else v.sha256 for k, v in n.inputs.items()}] for n in plan.nodes
+            if n.id not in ("analysis", "report")]
     licences = {}
     for condition, sources in plan.sources.items():
         cell = next(c for c in loaded.cells if c.condition == condition)
         for name, node in sources.items():
             source = cell.data.sources[name]
-            origin = source.file or (f"subset of {source.subset_of}" if source.subset_of else f"leaven world: {', '.join(source.world.families) if source.world else ''}")
+            origin = (Path(source.file).name if source.file else None) or (f"subset of {source.subset_of}" if source.subset_of else f"leaven world: {', '.join(source.world.families) if source.world else ''}")
             licence = source.licence or ("Apache-2.0" if source.world else "not stated")
             licences[node] = {"source": name, "licence": licence, "origin": origin, "input": f"source:{node}"}
     runs = [{"id": f"{r.id}/{name}", "condition": r.condition, "seed": r.seed, "level": r.level, "benchmark": name, "node": r.verdicts[name],

@@ -139,6 +139,7 @@ class _Builder:
         for cell in self._cells_in_order():
             for seed in self.study.seeds:
                 self._run(cell, seed)
+        self.plan.nodes = list(self.by_id.values())
         add_analysis_and_report(self.plan, self.add)
         self.plan.nodes = list(self.by_id.values())
         return self.plan

@@ -347,6 +347,8 @@ def _reference_problems(study: Study, cells: list[Cell], path: Path, lines: Mapp
     for index, contrast in enumerate(study.contrasts):
         must(f"contrasts.{index}.treatment", contrast.treatment, conditions, "condition")
         must(f"contrasts.{index}.control", contrast.control, conditions, "condition")
+        if contrast.margin is not None and contrast.margin <= 0:
+            at(f"contrasts.{index}.margin", f"expected a positive difference in score units, found {contrast.margin}")
         must(f"contrasts.{index}.benchmark", contrast.benchmark, list(study.measure), "benchmark under measure")
     if sum(c.primary for c in study.contrasts) != 1:
         at("contrasts", f"expected exactly one contrast with `primary: true`, found {sum(c.primary for c in study.contrasts)}")

@@ -69,8 +69,8 @@ class Contrast:
     """Item filter."""
     primary: bool = False
     """The contrast that answers the question; exactly one."""
-    margin: float = 0.0
-    """Effects smaller than this do not matter; decides 'no difference'."""
+    margin: float | None = None
+    """Effects smaller than this (in units of the score) do not matter; decides 'no difference'. Null: none declared."""
     unequal_seeds: Literal["refuse", "common", "welch"] = "refuse"
     """What to do when the two conditions finished with different seeds."""
     lower_is_better: bool = False
