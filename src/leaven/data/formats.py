@@ -123,8 +123,7 @@ def _code_segments(text: str) -> list[Segment]:
 
 
 def _prose_segments(text: str, kind: Kind = "answer") -> list[Segment]:
-    """Cut a free response at its code fences: text and fences keep `kind`, what stands inside a closed fence is
-    code."""
+    """Cut a free response at its code fences: what stands inside a closed fence is code, the rest keeps `kind`."""
     segments: list[Segment] = []
     at = 0
     for match in _FENCE.finditer(text):
@@ -213,8 +212,7 @@ def code_thought(example: Example, shots: tuple[Example, ...] = ()) -> list[Segm
 
 @FORMATS("mixed")
 def mixed(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
-    """thought_code for one half of the examples, code_thought for the other; which one depends on source and id
-    alone."""
+    """thought_code for one half of the examples, code_thought for the other, chosen by source and id alone."""
     orders = (("thought", "code"), ("code", "thought"))
 
     def response(e: Example) -> list[Segment]:
@@ -269,8 +267,7 @@ def document(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]
 
 @FORMATS("chat")
 def chat(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
-    """A conversation: every assistant turn is learned with its own end token; system, user and tool turns are
-    context."""
+    """A conversation: every assistant turn is learned with its own end token; all other turns are context."""
     if not example.turns:
         raise DataError(
             f"source {example.source!r}, example {example.id!r}: format 'chat' needs the field 'turns', found none"

@@ -150,8 +150,7 @@ class Draws:
         return self.sequence[: self.taken]
 
     def _extend(self, n: int) -> None:
-        """Append whole epochs up to at least `n` draws (twice as many epochs as before, so that few copies are
-        made)."""
+        """Append whole epochs up to at least `n` draws, doubling their number so that few copies are made."""
         parts, until = [self.sequence], -(-n // self.size)
         if self.repeat == "repeat":
             until = max(until, min(2 * self._epochs, self._epochs + 1024))

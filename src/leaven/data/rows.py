@@ -37,8 +37,7 @@ class Rows:
     kept: np.ndarray
 
     def size(self, unit: str) -> np.ndarray:
-        """Return int64[rows]: what a row counts in `unit` (examples, tokens or learned_tokens); dropped rows count no
-        token."""
+        """Return int64[rows]: what a row counts in `unit` (examples, tokens, learned_tokens); dropped ones no token."""
         if unit == "examples":
             return np.ones(len(self.n), dtype=np.int64)
         return np.where(self.kept, self.n if unit == "tokens" else self.n_learned, 0)

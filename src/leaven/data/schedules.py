@@ -84,16 +84,14 @@ def _table5(t: np.ndarray, share: float, shares: Sequence[float]) -> np.ndarray:
 
 @SCHEDULES("linear")
 def linear(t: np.ndarray, share: float, *, start: float | None = None, end: float | None = None) -> np.ndarray:
-    """A straight line from `start` to `end`; whichever is not given is solved for so that the mean is the requested
-    share."""
+    """A straight line from `start` to `end`; the one not given is solved for so that the mean is the share asked for."""
     a, b = _ends(share, start, end, "linear")
     return a * t + (b - a) * t * t / 2
 
 
 @SCHEDULES("cosine")
 def cosine(t: np.ndarray, share: float, *, start: float | None = None, end: float | None = None) -> np.ndarray:
-    """Half a cosine from `start` to `end`; whichever is not given is solved for so that the mean is the requested
-    share."""
+    """Half a cosine from `start` to `end`; the one not given is solved for so that the mean is the share asked for."""
     a, b = _ends(share, start, end, "cosine")
     return b * t + (a - b) * (t / 2 + np.sin(np.pi * t) / (2 * np.pi))
 
@@ -126,8 +124,7 @@ class Weights:
     """
 
     def __init__(self, mixture: Mapping[str, float], schedule: Mapping[str, Any] | None = None) -> None:
-        """`schedule` is {"kind": name, "options": {...}}; raises StudyError for anything that does not fit the
-        mixture."""
+        """Take a schedule {"kind": name, "options": {...}}; raise StudyError when it does not fit the mixture."""
         self.sources = sorted(mixture)
         weights = np.array([mixture[s] for s in self.sources], dtype=np.float64)
         if not self.sources or not np.all(np.isfinite(weights)) or np.any(weights < 0) or weights.sum() <= 0:

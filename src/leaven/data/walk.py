@@ -24,8 +24,10 @@ _LOOK = 256
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much is drawn: `target` in `measure`; `sizes` (per source, int64[rows]) is what a row counts, None for
-    steps and examples."""
+    """How much is drawn: `target` in `measure`.
+
+    `sizes` (per source, int64[rows]) is what a row counts; None for steps and examples.
+    """
 
     measure: Literal["steps", "examples", "tokens", "learned_tokens"]
     target: int
@@ -136,8 +138,7 @@ class Walk:
         return counts
 
     def _fitting(self, weights: list[float], limit: int | None) -> int:
-        """Return the largest number of rows, near that of the step before, whose tokens fit the batch (at least
-        one)."""
+        """Return how many rows (at least one) fit the batch's tokens, searching near the step before."""
         assert self.batch.tokens is not None and self.batch.sizes is not None
 
         def fits(n: int) -> bool:
@@ -173,8 +174,7 @@ class Walk:
 
     @staticmethod
     def _upcoming(draw: Draws, ahead: int) -> int:
-        """Return the row `ahead` places on; the last one when there is none (drawing it raises when it comes to
-        that)."""
+        """Return the row `ahead` places on; the last one when there is none (drawing it would raise)."""
         if draw.exhausted(ahead + 1):
             draw.next_rows(ahead)
             return int(draw.sequence[-1])
