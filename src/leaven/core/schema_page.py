@@ -1,7 +1,8 @@
-"""The schemas of tables.py -> docs/artifacts.md: `python -m leaven.core.schema_page > docs/artifacts.md` (a test compares both).
+"""The schemas of tables.py -> docs/artifacts.md: `python -m leaven.core.schema_page > docs/artifacts.md`.
 
-Names and types come from the schemas themselves and the sentence under each heading from the text beside it in tables.py,
-so that the page cannot say anything the code does not. Only which artifact holds which table is written here.
+Names and types come from the schemas themselves, the sentence under each heading from the text beside it in tables.py,
+so that the page cannot say anything the code does not (a test compares both). Only which artifact holds which table is
+written here.
 Not covered: tables that a single stage defines for its own output (analysis scores), files that are no tables.
 """
 
@@ -37,13 +38,13 @@ INTRO = """\
 
 The tables that leaven writes, as Parquet. This page is generated from `src/leaven/core/tables.py` (`make docs`).
 
-Every name below is a link in the run folder `runs/STUDY/`; what it leads to lies in the store under its content key, with a
-manifest: which step made it, from which inputs, on which machine (`leaven why runs/STUDY ARTIFACT`). Where a study varies
-something, the level stands between condition and seed.
+Every name below is a link in the run folder `runs/STUDY/`; what it leads to lies in the store under its content key, with
+a manifest: which step made it, from which inputs, on which machine (`leaven why runs/STUDY ARTIFACT`). Where a study
+varies something, the level stands between condition and seed.
 
-Open a table with any Parquet reader, or ask in SQL: `leaven results runs/STUDY --sql 'select * from results limit 5'`. Times are
-never part of an artifact's identity; they live in tables called timings. Where a column counts, its name says what
-(`n_tokens`); log-likelihoods are in nats.
+Open a table with any Parquet reader, or ask in SQL: `leaven results runs/STUDY --sql 'select * from results limit 5'`.
+Times are never part of an artifact's identity; they live in tables called timings. Where a column counts, its name says
+what (`n_tokens`); log-likelihoods are in nats.
 """
 
 
@@ -62,7 +63,8 @@ def schemas() -> dict[str, tuple[tables.Schema, str]]:
         text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
         texts[ast.unparse(node.target)] = " ".join(str(text).split())
     if set(texts) != set(PLACES):
-        raise DataError(f"schema_page: expected a place for each of {sorted(texts)}, found {sorted(PLACES)}; complete PLACES")
+        raise DataError(f"schema_page: expected a place for each of {sorted(texts)}, found {sorted(PLACES)}; "
+                        "complete PLACES")
     return {name: (getattr(tables, name), text) for name, text in texts.items()}
 
 
