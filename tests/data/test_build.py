@@ -257,6 +257,12 @@ def test_dropped_rows_keep_their_slot_without_weight(build: Any) -> None:
     )
 
 
+def test_dropping_every_row_is_an_error_where_tokens_count(build: Any) -> None:
+    for changes in ({"budget": {"tokens": 100}}, {"batch": None, "batch_tokens": 100}):
+        with pytest.raises(DataError, match="all are dropped"):
+            build(truncate="drop", max_tokens=2, **changes)
+
+
 def test_long_documents_are_split_into_pieces_that_cover_them(build: Any) -> None:
     built = build(truncate="split", max_tokens=16, mixture={"code": 1.0}, budget={"epochs": 1.0})
     pieces = (

@@ -84,7 +84,7 @@ def _table5(t: np.ndarray, share: float, shares: Sequence[float]) -> np.ndarray:
 
 @SCHEDULES("linear")
 def linear(t: np.ndarray, share: float, *, start: float | None = None, end: float | None = None) -> np.ndarray:
-    """A straight line from `start` to `end`; the one not given is solved for so that the mean is the share asked for."""
+    """A line from `start` to `end`; the one not given is solved for so that the mean is the share asked for."""
     a, b = _ends(share, start, end, "linear")
     return a * t + (b - a) * t * t / 2
 

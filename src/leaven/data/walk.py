@@ -92,13 +92,14 @@ class Walk:
     def _expected_step(self) -> float:
         """Return how much of the budget one step is expected to use."""
         rows = self.batch.rows or 1.0
+        for sizes, of in ((self.batch.sizes, "tokens"), (self.budget.sizes, self.budget.measure)):
+            if sizes is not None and self._mean(sizes) <= 0:
+                raise DataError(
+                    f"stage {self.draws[0].stage!r}: expected rows with {of}, found none that count: all are dropped. "
+                    "Raise max_tokens or choose another truncate"
+                )
         if self.batch.sizes is not None and self.batch.tokens:
             rows = self.batch.tokens / max(1.0, self._mean(self.batch.sizes))
-        if self.budget.sizes is not None and self._mean(self.budget.sizes) <= 0:
-            raise DataError(
-                f"stage {self.draws[0].stage!r}: expected rows with {self.budget.measure}, found none that count "
-                "(all dropped?)"
-            )
         match self.budget.measure:
             case "steps":
                 return 1.0
