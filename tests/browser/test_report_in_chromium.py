@@ -1,7 +1,7 @@
 """The report as a reader meets it: headless Chromium, offline, phone and desktop, light and dark, keyboard, axe, paper.
 
-Needs Chromium (found on PATH) and the `browser` extra; skipped with the reason when either is absent. Screenshots go to the folder in
-LEAVEN_SCREENSHOTS for eyes, if it is set; no pixels are compared.
+Needs Chromium (found on PATH) and the `browser` extra; skipped with the reason when either is absent. Screenshots go
+to the folder in LEAVEN_SCREENSHOTS for eyes, if it is set; no pixels are compared.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ made_module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made_module)
 made, HOSTILE = made_module.made, made_module.HOSTILE
 
-ARGUMENTS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-             "--disable-sync").split()
+ARGUMENTS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update "
+    "--disable-sync"
+).split()
 VIEWS = [(width, scheme) for width in (360, 1280) for scheme in ("light", "dark")]
 LONG = tuple(f"a_condition_with_a_remarkably_long_name_{i:02d}" for i in range(30))
 
@@ -120,12 +123,12 @@ def test_words_in_figures_stay_inside_and_apart(browser, reports):
         clashes = page.evaluate("""() => { const out = [];
             for (const svg of document.querySelectorAll('figure svg')) {
                 const frame = svg.getBoundingClientRect(); if (!frame.width) continue;
-                const boxes = [...svg.querySelectorAll('text')].map(t => [t.lastChild.textContent, t.getBoundingClientRect()]);
-                boxes.forEach(([w, a], i) => {
+                const boxes = [...svg.querySelectorAll('text')].map(t => [t.lastChild.textContent,
+                t.getBoundingClientRect()]); boxes.forEach(([w, a], i) => {
                     if (a.left < frame.left - 2 || a.right > frame.right + 2) out.push('outside: ' + w);
                     boxes.slice(i + 1).forEach(([v, b]) => {
-                        if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom - 4)
-                            out.push(w + ' | ' + v); }); }); }
+                        if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 4 && b.top < a.bottom
+                        - 4) out.push(w + ' | ' + v); }); }); }
             return out; }""")
         assert clashes == [], (name, width, clashes[:10])
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaven.report.facts import Curve
-from leaven.report.figures import figures, mark, median_curve
+from leaven.report.figures import figures, median_curve
+from leaven.report.marks import mark
 from leaven.report.svg import LIGHT, SHAPES, Canvas, spread, ticks
 from leaven.report.wording import interval, level_text, number, p_value, seeds_text, shorten, text_width
 
@@ -23,7 +24,11 @@ made, without = made_module.made, made_module.without
 
 def test_numbers_are_worded_alike_everywhere():
     assert number(-0.0361) == "\u22120.036" and number(0.0361, sign=True) == "+0.036" and number(None) == "\u2013"
-    assert number(0.613, sign=True, percent=True) == "+61.3" and number(float("nan")) == "\u2013" and number(-0.0001) == "0.000"
+    assert (
+        number(0.613, sign=True, percent=True) == "+61.3"
+        and number(float("nan")) == "\u2013"
+        and number(-0.0001) == "0.000"
+    )
     assert interval(-0.1, 0.2, sign=True) == "[\u22120.100, +0.200]" and interval(None, 0.2) == "\u2013"
     assert p_value(0.0004) == "< 0.001" and p_value(0.04) == "0.040"
     assert seeds_text((3, 0, 1, 7)) == "0\u20131, 3, 7"

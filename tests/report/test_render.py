@@ -1,4 +1,6 @@
-"""The page as bytes: one self-contained, deterministic, escaped HTML file in which every number says what it rests on."""
+"""The page as bytes: one self-contained, deterministic, escaped HTML file in which every number says what it rests
+on.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def test_the_page_loads_nothing_and_runs_nothing():
     for _, attributes in parsed.tags:
         assert not [k for k in attributes if k.startswith("on") or k in ("src", "srcset", "style")]
         assert not re.match(r"\s*(https?:|//|data:|javascript:)", attributes.get("href", "#"))
-    style = markup[markup.index("<style>"):markup.index("</style>")]
+    style = markup[markup.index("<style>") : markup.index("</style>")]
     assert "url(" not in style and "@import" not in style and "http" not in style
     policy = next(a["content"] for t, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
@@ -94,7 +96,7 @@ def test_the_same_facts_give_the_same_bytes_below_one_megabyte():
 def test_question_then_answer_open_the_page():
     data = made()
     text = " ".join(" ".join(page().text).split())
-    body = text[text.index("Skip to the result"):]
+    body = text[text.index("Skip to the result") :]
     assert body.index(data.question) < body.index(data.answer) < body.index("Primary contrast")
 
 
@@ -120,7 +122,11 @@ def test_every_estimate_has_an_interval_items_seeds_and_a_source():
         head, *rows = parsed.rows[name]
         for row in rows:
             cells = dict(zip(head, row, strict=True))
-            assert re.fullmatch(r"\[.+, .+\]", cells["95 % interval"]) and cells["Items"] == "240" and cells["Seeds"] == "4 (0\u20133)"
+            assert (
+                re.fullmatch(r"\[.+, .+\]", cells["95 % interval"])
+                and cells["Items"] == "240"
+                and cells["Seeds"] == "4 (0\u20133)"
+            )
             assert f"n{cells['Source']}" in parsed.ids()
     for row in parsed.rows["numbers"][1:]:
         assert "[" in row[2] and "R" in row[6]
@@ -140,12 +146,23 @@ def test_model_output_stays_text():
     assert "<script" not in render_html(made())
 
 
-@pytest.mark.parametrize("hostile", [HOSTILE, "{{ 7 * 7 }}", "\x00\x1b[31m\ud800", "</svg><style>*{display:none}</style>", "日本語 \u202e abc"])
+@pytest.mark.parametrize(
+    "hostile",
+    [HOSTILE, "{{ 7 * 7 }}", "\x00\x1b[31m\ud800", "</svg><style>*{display:none}</style>", "日本語 \u202e abc"],
+)
 def test_hostile_text_anywhere_is_text(hostile: str):
     data = made((hostile, "b"))
-    data = replace(data, question=hostile, answer=hostile, study=hostile, warnings=(hostile,), version=hostile,
-                   differences=((hostile, {hostile: hostile, "b": 1}),), fingerprints=({hostile: hostile},),
-                   licences=({"source": hostile, "licence": hostile, "n_examples": 1, "origin": hostile},))
+    data = replace(
+        data,
+        question=hostile,
+        answer=hostile,
+        study=hostile,
+        warnings=(hostile,),
+        version=hostile,
+        differences=((hostile, {hostile: hostile, "b": 1}),),
+        fingerprints=({hostile: hostile},),
+        licences=({"source": hostile, "licence": hostile, "n_examples": 1, "origin": hostile},),
+    )
     markup = render_html(data)
     assert not re.search("[\x00\x1b\ud800]", markup) and markup.encode()
     parsed = Page(markup)
@@ -161,10 +178,22 @@ def test_one_condition_without_contrasts():
 
 def test_nulls_refusals_and_unmeasured_items_are_said():
     data = made()
-    refused = replace(data.contrasts[0], estimate=None, low=None, high=None, mde=None, p=None, p_holm=None, decision="refused",
-                      sentence="No answer: expected the same seeds on both sides.", warnings=("unequal seeds",))
+    refused = replace(
+        data.contrasts[0],
+        estimate=None,
+        low=None,
+        high=None,
+        mde=None,
+        p=None,
+        p_holm=None,
+        decision="refused",
+        sentence="No answer: expected the same seeds on both sides.",
+        warnings=("unequal seeds",),
+    )
     score = replace(data.scores[0], estimate=None, low=None, high=None, n_missing=240, n_items=0, per_seed=())
-    parsed = page(contrasts=(refused, *data.contrasts[1:]), scores=(score, *data.scores[1:]), curves=(), mixtures=(), samples=())
+    parsed = page(
+        contrasts=(refused, *data.contrasts[1:]), scores=(score, *data.scores[1:]), curves=(), mixtures=(), samples=()
+    )
     text = " ".join(parsed.text)
     assert "expected the same seeds" in text and "unequal seeds" in text and "refused" in text
     assert "nan" not in text.lower().split() and "None" not in text.split()
@@ -174,8 +203,24 @@ def test_nulls_refusals_and_unmeasured_items_are_said():
 
 
 def test_an_empty_study_still_renders():
-    data = without(made(), contrasts=(), scores=(), curves=(), mixtures=(), samples=(), differences=(), warnings=(), licences=(), runs=(),
-                   fingerprints=(), seeds=(), benchmarks=(), facts={}, conditions=(), primary="")
+    data = without(
+        made(),
+        contrasts=(),
+        scores=(),
+        curves=(),
+        mixtures=(),
+        samples=(),
+        differences=(),
+        warnings=(),
+        licences=(),
+        runs=(),
+        fingerprints=(),
+        seeds=(),
+        benchmarks=(),
+        facts={},
+        conditions=(),
+        primary="",
+    )
     assert "No condition has been scored" in render_html(data)
 
 
@@ -210,6 +255,13 @@ def test_references_follow_the_study_and_end_with_leaven():
 
 def test_the_methods_name_what_was_done():
     text = " ".join(page().text)
-    for words in ("4 seeds (0\u20133)", "width 64, 3 layers", "learning rate 0.004", "350 steps", "greedy decoding", "Holm",
-                  "data.stages.sft.format"):
+    for words in (
+        "4 seeds (0\u20133)",
+        "width 64, 3 layers",
+        "learning rate 0.004",
+        "350 steps",
+        "greedy decoding",
+        "Holm",
+        "data.stages.sft.format",
+    ):
         assert words in text, words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from leaven.core.step import StepContext
 from leaven.core.tables import CURVE, REALISED, write_items, write_samples, write_table, write_verdicts
 from leaven.core.types import Example, Item, Sample, Verdict
 from leaven.errors import DataError
+from leaven.report.lineage import lineage
 from leaven.report.read import read_report, spread_items, thinned
 from leaven.report.render import render_html, report
 
@@ -21,9 +23,22 @@ CONDITIONS, SEEDS, N_ITEMS = ("code_only", "thought_code"), (0, 1, 2), 24
 
 
 def _items() -> list[Item]:
-    return [Item(id=f"i{k:02d}", benchmark="lists", seen=k % 6 < 2, example=Example(
-        id=f"i{k:02d}", source="lists", question=f"problem {k}", answer=str(k), difficulty=1 + k % 6, difficulty_unit="operations"))
-        for k in range(N_ITEMS)]
+    return [
+        Item(
+            id=f"i{k:02d}",
+            benchmark="lists",
+            seen=k % 6 < 2,
+            example=Example(
+                id=f"i{k:02d}",
+                source="lists",
+                question=f"problem {k}",
+                answer=str(k),
+                difficulty=1 + k % 6,
+                difficulty_unit="operations",
+            ),
+        )
+        for k in range(N_ITEMS)
+    ]
 
 
 def _right(condition: str, seed: int, k: int) -> bool:
@@ -38,31 +53,109 @@ def study(tmp_path: Path) -> tuple[dict, dict[str, Path]]:
     for condition in CONDITIONS:
         for seed in SEEDS:
             folder, cell = tmp_path / condition / str(seed), {"condition": condition, "level": "{}", "seed": seed}
-            write_samples(folder / "eval" / "samples.parquet", [
-                Sample(item=i.id, request=0, text=f"answer </pre><script> {i.id}", finish="stop", n_tokens=4) for i in _items()])
-            write_verdicts(folder / "eval" / "verdicts.parquet", [
-                Verdict(benchmark="lists", item=f"i{k:02d}", status="pass" if _right(condition, seed, k) else "fail",
-                        score=float(_right(condition, seed, k)), extracted=str(k), raw=f"raw </pre><script> {k}")
-                for k in range(N_ITEMS)])
-            write_table(folder / "model" / "curve.parquet", [
-                {"stage": "sft", "step": s, "loss": 3 / (s + 1) + seed / 100, "learning_rate": 1e-3, "gradient_norm": 1.0,
-                 "n_tokens": 100 * s, "n_learned_tokens": 50 * s, "n_examples": 8 * s} for s in range(400)], CURVE)
-            write_table(folder / "order" / "realised.parquet", [
-                {"stage": "sft", "block": b, "source": s, "planned": 4.0, "realised": 4.0 + (b == 0) * (1 if s == "a" else -1),
-                 "unit": "examples"} for b in range(3) for s in "ab"], REALISED)
+            write_samples(
+                folder / "eval" / "samples.parquet",
+                [
+                    Sample(item=i.id, request=0, text=f"answer </pre><script> {i.id}", finish="stop", n_tokens=4)
+                    for i in _items()
+                ],
+            )
+            write_verdicts(
+                folder / "eval" / "verdicts.parquet",
+                [
+                    Verdict(
+                        benchmark="lists",
+                        item=f"i{k:02d}",
+                        status="pass" if _right(condition, seed, k) else "fail",
+                        score=float(_right(condition, seed, k)),
+                        extracted=str(k),
+                        raw=f"raw </pre><script> {k}",
+                    )
+                    for k in range(N_ITEMS)
+                ],
+            )
+            write_table(
+                folder / "model" / "curve.parquet",
+                [
+                    {
+                        "stage": "sft",
+                        "step": s,
+                        "loss": 3 / (s + 1) + seed / 100,
+                        "learning_rate": 1e-3,
+                        "gradient_norm": 1.0,
+                        "n_tokens": 100 * s,
+                        "n_learned_tokens": 50 * s,
+                        "n_examples": 8 * s,
+                    }
+                    for s in range(400)
+                ],
+                CURVE,
+            )
+            write_table(
+                folder / "order" / "realised.parquet",
+                [
+                    {
+                        "stage": "sft",
+                        "block": b,
+                        "source": s,
+                        "planned": 4.0,
+                        "realised": 4.0 + (b == 0) * (1 if s == "a" else -1),
+                        "unit": "examples",
+                    }
+                    for b in range(3)
+                    for s in "ab"
+                ],
+                REALISED,
+            )
             name = f"{condition}:{seed}"
-            inputs |= {f"verdicts:{name}": folder / "eval", f"curve:{name}": folder / "model", f"order:{name}": folder / "order"}
-            runs.append({**cell, "benchmark": "lists", "input": f"verdicts:{name}", "node": f"evaluate/{name}", "id": name, "key": "ab" * 32,
-                         "verdicts_input": f"verdicts:{name}", "samples_input": f"verdicts:{name}", "items_input": "items:lists"})
+            inputs |= {
+                f"verdicts:{name}": folder / "eval",
+                f"curve:{name}": folder / "model",
+                f"order:{name}": folder / "order",
+            }
+            runs.append(
+                {
+                    **cell,
+                    "benchmark": "lists",
+                    "input": f"verdicts:{name}",
+                    "node": f"evaluate/{name}",
+                    "id": name,
+                    "key": "ab" * 32,
+                    "verdicts_input": f"verdicts:{name}",
+                    "samples_input": f"verdicts:{name}",
+                    "items_input": "items:lists",
+                }
+            )
             curves.append({**cell, "input": f"curve:{name}", "node": f"train/{name}"})
             orders.append({**cell, "input": f"order:{name}"})
     spec = {
-        "study": "tiny", "question": "Does the thought help?", "version": "0.1.0", "lock_digest": "00ff", "runs": runs, "curves": curves,
-        "orders": orders, "seeds": list(SEEDS), "conditions": {c: {"description": c, "differs": ["data.stages.sft.format"]} for c in CONDITIONS},
+        "study": "tiny",
+        "question": "Does the thought help?",
+        "version": "0.1.0",
+        "lock_digest": "00ff",
+        "runs": runs,
+        "curves": curves,
+        "orders": orders,
+        "seeds": list(SEEDS),
+        "conditions": {c: {"description": c, "differs": ["data.stages.sft.format"]} for c in CONDITIONS},
         "differences": [{"path": "data.stages.sft.format", "values": {c: c for c in CONDITIONS}}],
-        "contrasts": [{"name": "thought", "treatment": "thought_code", "control": "code_only", "benchmark": "lists", "primary": True}],
-        "licences": [{"source": "lists", "licence": "Apache-2.0", "n_examples": 99, "origin": "leaven"}], "warnings": ["only a test"],
-        "benchmarks": {"lists": {"benchmark": "programs", "n": 1}}, "fingerprints": [{"python": "3.11"}], "model": {}, "train": {}, "stages": {}}
+        "contrasts": [
+            {
+                "name": "thought",
+                "treatment": "thought_code",
+                "control": "code_only",
+                "benchmark": "lists",
+                "primary": True,
+            }
+        ],
+        "licences": [{"source": "lists", "licence": "Apache-2.0", "n_examples": 99, "origin": "leaven"}],
+        "warnings": ["only a test"],
+        "benchmarks": {"lists": {"benchmark": "programs", "n": 1}},
+        "fingerprints": [{"python": "3.11"}],
+        "model": {},
+        "train": {},
+        "stages": {},
+    }
     analyse(spec, inputs, tmp_path / "analysis", StepContext())
     return spec, {**inputs, "analysis": tmp_path / "analysis"}
 
@@ -72,9 +165,21 @@ def test_the_report_folder_holds_page_findings_tables_and_figures(study, tmp_pat
     report(spec, inputs, tmp_path / "out", StepContext())
     out = tmp_path / "out"
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    assert {"report.html", "findings.json", "tables/results.csv", "tables/contrasts.parquet", "tables/scores.csv", "tables/realised.csv",
-            "tables/curves.parquet", "figures/forest.svg", "figures/forest.pdf", "figures/difficulty-1.svg", "figures/difficulty-1.pdf",
-            "figures/curves-1.svg", "figures/curves-1.pdf"} <= set(names)
+    assert {
+        "report.html",
+        "findings.json",
+        "tables/results.csv",
+        "tables/contrasts.parquet",
+        "tables/scores.csv",
+        "tables/realised.csv",
+        "tables/curves.parquet",
+        "figures/forest.svg",
+        "figures/forest.pdf",
+        "figures/difficulty-1.svg",
+        "figures/difficulty-1.pdf",
+        "figures/curves-1.svg",
+        "figures/curves-1.pdf",
+    } <= set(names)
     text = (out / "report.html").read_text(encoding="utf-8")
     answer = json.loads((inputs["analysis"] / "answer.json").read_text(encoding="utf-8"))
     assert answer["answer"].split(":")[0] in text and "only a test" in text and "evaluate/code_only:0" in text
@@ -96,12 +201,17 @@ def test_facts_match_the_tables(study):
     overall = {s.condition: s for s in data.scores if s.difficulty is None and not s.scope}
     unseen = [s for s in data.scores if s.scope == "unseen items"]
     assert len(unseen) == 2 and all(s.n_items == 16 and len(s.per_seed) == 3 and s.seen is False for s in unseen)
-    assert set(overall) == set(CONDITIONS) and all(s.binary and len(s.per_seed) == 3 and s.n_items == N_ITEMS for s in overall.values())
+    assert set(overall) == set(CONDITIONS) and all(
+        s.binary and len(s.per_seed) == 3 and s.n_items == N_ITEMS for s in overall.values()
+    )
     for condition, score in overall.items():
         expected = sum(_right(condition, s, k) for s in SEEDS for k in range(N_ITEMS)) / (3 * N_ITEMS)
         assert score.estimate == pytest.approx(expected)
     assert {(s.difficulty, s.seen) for s in data.scores if s.difficulty} == {(d, d < 3) for d in range(1, 7)}
-    assert {(m.source, m.planned, m.realised, m.worst_block) for m in data.mixtures} == {("a", 12.0, 13.0, 1.0), ("b", 12.0, 11.0, 1.0)}
+    assert {(m.source, m.planned, m.realised, m.worst_block) for m in data.mixtures} == {
+        ("a", 12.0, 13.0, 1.0),
+        ("b", 12.0, 11.0, 1.0),
+    }
     assert len(data.curves) == 6 and all(len(c.points) <= 90 for c in data.curves)
     assert [o.condition for o in data.samples[0].outputs] == list(CONDITIONS)
     assert data.samples_total == N_ITEMS and len(data.samples) == 6
@@ -128,7 +238,9 @@ def test_missing_and_broken_inputs_name_themselves(study, tmp_path: Path):
     (inputs["analysis"] / "findings.json").write_text("[", encoding="utf-8")
     with pytest.raises(DataError, match="findings.json"):
         read_report(spec, inputs)
-    (inputs["analysis"] / "findings.json").write_text('[{"id": "x", "kind": "note", "title": "t", "colour": 1}]', encoding="utf-8")
+    (inputs["analysis"] / "findings.json").write_text(
+        '[{"id": "x", "kind": "note", "title": "t", "colour": 1}]', encoding="utf-8"
+    )
     with pytest.raises(DataError, match="colour"):
         read_report(spec, inputs)
 
@@ -143,3 +255,35 @@ def test_thinned_curves_average_bins_and_keep_the_last_step():
 def test_shown_items_spread_over_difficulty():
     assert sorted(i.example.difficulty for i in spread_items(_items(), 6)) == [1, 2, 3, 4, 5, 6]
     assert len(spread_items(_items()[:2], 6)) == 2
+
+
+def _publish(store: Path, node: str, function: str, inputs: dict[str, str], machine: str) -> Path:
+    """Write a manifest the way a store does: artifacts/ab/<key>/_manifest.json."""
+    key = f"{sum(map(ord, node)):02x}{node.encode().hex():0<62.62}"
+    folder = store / "artifacts" / key[:2] / key
+    folder.mkdir(parents=True)
+    recipe = {"function": function, "inputs": {n: {"key": k, "digest": "", "node": ""} for n, k in inputs.items()}}
+    manifest = {"node": node, "key": key, "recipe": recipe, "fingerprint": {"processor": machine}}
+    (folder / "_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
+def test_lineage_follows_keys_to_models_and_machines(tmp_path: Path):
+    data = _publish(tmp_path, "data/a", "leaven.data.build:build", {}, "laptop")
+    model = _publish(tmp_path, "a/model", "leaven.lm.loop:train", {"data": data.name}, "cluster")
+    verdicts = _publish(
+        tmp_path, "a/verdicts", "leaven.evals.run:judge", {"model": model.name, "gone": "ff" * 32}, "laptop"
+    )
+    analysis = _publish(tmp_path, "analysis", "leaven.analysis.run:analyse", {"v": verdicts.name}, "laptop")
+    found = lineage([analysis, tmp_path / "no-manifest-here"])
+    assert found.key("a/verdicts") == verdicts.name and found.model("a/verdicts") == model.name
+    assert [m["processor"] for m in found.machines("a/verdicts")] == ["cluster", "laptop"]
+    assert found.key("unknown") == "" and found.machines("unknown") == []
+
+
+def test_a_contrast_across_machines_carries_a_warning(study):
+    data = read_report(*study)
+    apart = tuple(replace(r, machines=(int(r.condition == "code_only"),)) for r in data.runs)
+    machines = ({"processor": "one"}, {"processor": "two"})
+    assert "mixed fingerprints" in render_html(replace(data, runs=apart, fingerprints=machines))
+    assert "mixed fingerprints" not in render_html(data)

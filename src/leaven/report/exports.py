@@ -1,7 +1,7 @@
 """Report facts -> the files beside the page: findings.json, tables as Parquet and CSV, figures as SVG and PDF.
 
-CSV lists are joined with spaces so that a spreadsheet opens them. The PDFs are redrawn from the same facts with matplotlib, for papers;
-the SVGs are the drawings of the page.
+CSV lists are joined with spaces so that a spreadsheet opens them. The PDFs are redrawn from the same facts with
+matplotlib, for papers; the SVGs are the drawings of the page.
 Not covered: the page itself (render.py), exports to other people's formats (export/).
 """
 
@@ -16,7 +16,8 @@ import polars as pl
 
 from leaven.core.tables import read_table
 from leaven.report.facts import ReportData, Score
-from leaven.report.figures import contrast_label, contrast_measure, figures, median_curve, series_label, styles
+from leaven.report.figures import figures, median_curve
+from leaven.report.marks import contrast_label, contrast_measure, series_label, styles
 from leaven.report.svg import LIGHT
 
 TABLES = ("results", "scores", "curves", "realised")
@@ -49,13 +50,37 @@ def flat_columns(frame: pl.DataFrame) -> pl.DataFrame:
 
 def contrast_table(data: ReportData) -> pl.DataFrame:
     """Return the contrasts as a table, one row each, in score units."""
-    rows = [{"id": c.id, "title": c.title, "benchmark": contrast_measure(c)[0], "metric": contrast_measure(c)[1],
-             "level": str(c.data.get("level", "")), "primary": data.is_primary(c), "estimate": c.estimate, "low": c.low, "high": c.high,
-             "p": c.p, "p_holm": c.p_holm, "mde": c.mde, "n_items": c.n_items, "n_clusters": c.n_clusters, "seeds": list(c.seeds),
-             "decision": c.decision, "sentence": c.sentence} for c in data.contrasts]
+    rows = [
+        {
+            "id": c.id,
+            "title": c.title,
+            "benchmark": contrast_measure(c)[0],
+            "metric": contrast_measure(c)[1],
+            "level": str(c.data.get("level", "")),
+            "primary": data.is_primary(c),
+            "estimate": c.estimate,
+            "low": c.low,
+            "high": c.high,
+            "p": c.p,
+            "p_holm": c.p_holm,
+            "mde": c.mde,
+            "n_items": c.n_items,
+            "n_clusters": c.n_clusters,
+            "seeds": list(c.seeds),
+            "decision": c.decision,
+            "sentence": c.sentence,
+        }
+        for c in data.contrasts
+    ]
     numbers = ("estimate", "low", "high", "p", "p_holm", "mde")
-    schema: dict[str, Any] = {n: pl.String for n in ("id", "title", "benchmark", "metric", "level")} | {"primary": pl.Boolean}
-    schema |= {n: pl.Float64 for n in numbers} | {"n_items": pl.Int64, "n_clusters": pl.Int64, "seeds": pl.List(pl.Int64)}
+    schema: dict[str, Any] = {n: pl.String for n in ("id", "title", "benchmark", "metric", "level")} | {
+        "primary": pl.Boolean
+    }
+    schema |= {n: pl.Float64 for n in numbers} | {
+        "n_items": pl.Int64,
+        "n_clusters": pl.Int64,
+        "seeds": pl.List(pl.Int64),
+    }
     return pl.DataFrame(rows, schema=schema | {"decision": pl.String, "sentence": pl.String})
 
 
@@ -66,7 +91,13 @@ def write_pdfs(data: ReportData, folder: Path) -> None:
     matplotlib.use("agg", force=False)
     from matplotlib.figure import Figure as Sheet
 
-    settings = {"pdf.fonttype": 42, "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    settings = {
+        "pdf.fonttype": 42,
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.parse_math": False,
+    }
     drawn = figures(data)
     with matplotlib.rc_context(settings):
         for name, draw in (("forest", _forest), ("difficulty-1", _difficulty), ("curves-1", _curves)):
@@ -84,8 +115,10 @@ def _look(data: ReportData, condition: str) -> dict[str, Any]:
 
 def _errors(rows: Sequence[Any]) -> list[list[float]]:
     """Return [below, above] lengths of the intervals; 0 where there is none."""
-    return [[max((r.estimate or 0) - r.low, 0) if r.low is not None else 0 for r in rows],
-            [max(r.high - (r.estimate or 0), 0) if r.high is not None else 0 for r in rows]]
+    return [
+        [max((r.estimate or 0) - r.low, 0) if r.low is not None else 0 for r in rows],
+        [max(r.high - (r.estimate or 0), 0) if r.high is not None else 0 for r in rows],
+    ]
 
 
 def _forest(data: ReportData, sheet: Any) -> None:
@@ -114,8 +147,15 @@ def _difficulty(data: ReportData, sheet: Any) -> None:
     rows = [s for s in rows if (s.benchmark, s.metric, s.level) == first]
     for name in dict.fromkeys(s.condition for s in rows):
         line = sorted((s for s in rows if s.condition == name), key=lambda s: s.difficulty or 0)
-        axis.errorbar([s.difficulty for s in line], [s.estimate for s in line], yerr=_errors(line), linewidth=1.5, markersize=4,
-                      label=name, **_look(data, name))
+        axis.errorbar(
+            [s.difficulty for s in line],
+            [s.estimate for s in line],
+            yerr=_errors(line),
+            linewidth=1.5,
+            markersize=4,
+            label=name,
+            **_look(data, name),
+        )
     axis.set(xlabel="difficulty", ylabel=rows[0].metric.replace("_", " "))
     axis.legend(frameon=False, fontsize=8)
 
@@ -127,6 +167,8 @@ def _curves(data: ReportData, sheet: Any) -> None:
     for name in dict.fromkeys(c.condition for c in curves):
         group = [c for c in curves if c.condition == name]
         points = median_curve(group) or group[0].points
-        axis.plot([x for x, _ in points], [y for _, y in points], color=_look(data, name)["color"], linewidth=1.5, label=name)
+        axis.plot(
+            [x for x, _ in points], [y for _, y in points], color=_look(data, name)["color"], linewidth=1.5, label=name
+        )
     axis.set(xlabel="optimiser step", ylabel="loss, nats per learned token")
     axis.legend(frameon=False, fontsize=8)

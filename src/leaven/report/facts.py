@@ -1,7 +1,7 @@
 """What a report says, as plain frozen records: the one argument of `render_html`.
 
-Findings, tables and the resolved study are read into these records by read.py; figures.py and render.py see nothing else, so a
-report can be drawn from a hand-made value, and drawing never opens a file.
+Findings, tables and the resolved study are read into these records by read.py; figures.py and render.py see nothing
+else, so a report can be drawn from a hand-made value, and drawing never opens a file.
 Not covered: computing any of the numbers (analysis/).
 """
 
@@ -19,8 +19,10 @@ SCOPES = {True: "items seen in training", False: "unseen items"}
 class Score:
     """A condition's score on one benchmark metric, over all items or over the items of one difficulty.
 
-    `scope` names a part of the items ("unseen items"), "" for all or for one difficulty; `binary` marks pass rates, which are shown as percentages; `low`, `high` bound the 95 % interval; `per_seed` holds each seed's own mean; `seen` is true when training may contain these
-    items by construction, null when only some of them are seen; `n_missing` counts verdicts that were not measured.
+    `scope` names a part of the items ("unseen items"), "" for all or for one difficulty; `binary` marks pass rates,
+    which are shown as percentages; `low`, `high` bound the 95 % interval; `per_seed` holds each seed's own mean;
+    `seen` is true when training may contain these items by construction, null when only some of them are seen;
+    `n_missing` counts verdicts that were not measured.
     """
 
     condition: str
@@ -44,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """The loss of one training run: `points` are (step, nats per learned token), already thinned to at most a few hundred."""
+    """The loss of one training run: `points` are (step, nats per learned token), thinned to at most a few hundred."""
 
     condition: str
     seed: int
@@ -102,8 +104,8 @@ class Shown:
 class Run:
     """One evaluated model: where its numbers come from.
 
-    `node` is the readable path of its verdicts, `key` their artifact key, `model` the key of the model, `machines` the positions in
-    ReportData.fingerprints of the machines that trained, sampled and judged it.
+    `node` is the readable path of its verdicts, `key` their artifact key, `model` the key of the model, `machines`
+    the positions in ReportData.fingerprints of the machines that trained, sampled and judged it.
     """
 
     id: str
@@ -128,7 +130,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Everything one report shows. `facts` keeps the parts of the resolved study that are only listed (model, train, stages...)."""
+    """Everything one report shows; `facts` keeps parts of the resolved study for the methods (model, train, stages)."""
 
     study: str
     question: str
@@ -159,7 +161,9 @@ class ReportData:
         return bool(self.primary) and contrast.id == self.primary or bool(contrast.data.get("primary"))
 
     def primary_scope(self) -> str:
-        """Return the scope of the scores that the primary contrast compares, "" when that is not a part of the items scored apart."""
+        """Return the scope of the scores that the primary contrast compares, "" when that is not a part of the items
+        scored apart.
+        """
         primary = self.primary_contrast()
         where = dict(primary.data.get("where") or {}) if primary else {}
         scope = SCOPES.get(where["seen"], "") if set(where) == {"seen"} else ""

@@ -1,7 +1,9 @@
 """Manifests beside the inputs -> which artifact and which machine each run's numbers came from.
 
-A published folder carries `_manifest.json` (node, key, recipe with the keys of its inputs, fingerprint). Starting at the report's own
-inputs, the keys are followed through the store they lie in, as far as their folders exist; a folder without a manifest (a notebook's
+A published folder carries `_manifest.json` (node, key, recipe with the keys of its inputs, fingerprint). Starting at
+the report's own
+inputs, the keys are followed through the store they lie in, as far as their folders exist; a folder without a
+manifest (a notebook's
 plain path) ends the walk there. Only facts that do not change between runs are taken: never times or costs.
 Not covered: writing manifests (engine/store.py).
 """
@@ -86,7 +88,12 @@ def _artifact(folder: Path) -> Artifact | None:
     try:
         raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         recipe = raw["recipe"]
-        return Artifact(str(raw["node"]), str(raw["key"]), str(recipe["function"]),
-                        tuple(sorted(str(i["key"]) for i in recipe["inputs"].values())), dict(raw["fingerprint"]))
+        return Artifact(
+            str(raw["node"]),
+            str(raw["key"]),
+            str(recipe["function"]),
+            tuple(sorted(str(i["key"]) for i in recipe["inputs"].values())),
+            dict(raw["fingerprint"]),
+        )
     except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None

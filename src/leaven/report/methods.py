@@ -1,7 +1,7 @@
 """Resolved study facts -> the methods paragraphs of a report, in the past tense and ready for a paper.
 
-Only what the facts state is said; a missing fact shortens a sentence and is never guessed. The rule is the one of analysis/effect.py
-and analysis/rule.py.
+Only what the facts state is said; a missing fact shortens a sentence and is never guessed. The rule is the one of
+analysis/effect.py and analysis/rule.py.
 Not covered: results (the answer sentence comes from analysis/).
 """
 
@@ -13,16 +13,28 @@ from typing import Any
 from leaven.report.facts import ReportData
 from leaven.report.wording import amount, plural, seeds_text, value_text
 
-RULE = ("An effect is the mean difference between two conditions on the same items, paired by seed. Its 95 % interval treats seeds and "
-        "item clusters as random: the variance between seeds, between clusters and of single seed-cluster cells is estimated from the "
-        "paired differences, and each part keeps its own t quantile (Cameron, Gelbach and Miller 2011; Graybill and Wang 1980). "
-        "p values of the declared contrasts are adjusted by Holm. The declared rule: no difference, when the interval lies within the "
-        "margin (the declared one, else the effect detectable with 80 % power, at most 10 points for pass rates); favours (opposes), "
-        "when the interval excludes zero on the better (worse) side and the adjusted p is at most 0.05; inconclusive otherwise. The "
-        "interval of one condition's score describes that score alone and is not used to compare conditions.")
+RULE = (
+    "An effect is the mean difference between two conditions on the same items, paired by seed. Its 95 % interval "
+    "treats seeds and "
+    "item clusters as random: the variance between seeds, between clusters and of single seed-cluster cells is "
+    "estimated from the "
+    "paired differences, and each part keeps its own t quantile (Cameron, Gelbach and Miller 2011; Graybill and "
+    "Wang 1980). "
+    "p values of the declared contrasts are adjusted by Holm. The declared rule: no difference, when the interval "
+    "lies within the "
+    "margin (the declared one, else the effect detectable with 80 % power, at most 10 points for pass rates); "
+    "favours (opposes), "
+    "when the interval excludes zero on the better (worse) side and the adjusted p is at most 0.05; inconclusive "
+    "otherwise. The "
+    "interval of one condition's score describes that score alone and is not used to compare conditions."
+)
 
-TRUNCATED = {"error": "refused rows of more than {n} tokens", "drop": "left out rows of more than {n} tokens",
-             "right": "cut rows at {n} tokens", "keep_code": "cut the thought of rows of more than {n} tokens"}
+TRUNCATED = {
+    "error": "refused rows of more than {n} tokens",
+    "drop": "left out rows of more than {n} tokens",
+    "right": "cut rows at {n} tokens",
+    "keep_code": "cut the thought of rows of more than {n} tokens",
+}
 
 
 def methods(data: ReportData) -> tuple[str, ...]:
@@ -33,7 +45,11 @@ def methods(data: ReportData) -> tuple[str, ...]:
 
 def _design(data: ReportData) -> str:
     names = _listed([c.name for c in data.conditions])
-    text = f"The study \u201c{data.study}\u201d compared {plural(len(data.conditions), 'condition')}: {names}. " if names else ""
+    text = (
+        f"The study \u201c{data.study}\u201d compared {plural(len(data.conditions), 'condition')}: {names}. "
+        if names
+        else ""
+    )
     described = " ".join(f"{c.name}: {c.description.rstrip('.')}." for c in data.conditions if c.description)
     text += f"{described} " if described else ""
     if data.seeds:
@@ -41,7 +57,11 @@ def _design(data: ReportData) -> str:
     if data.differences:
         paths = _listed([path for path, _ in data.differences[:8]])
         more = len(data.differences) - 8
-        text += f"Conditions differed in {paths}" + (f" and {plural(more, 'more setting')}" if more > 0 else "") + " and in nothing else."
+        text += (
+            f"Conditions differed in {paths}"
+            + (f" and {plural(more, 'more setting')}" if more > 0 else "")
+            + " and in nothing else."
+        )
     return text.strip()
 
 
@@ -60,16 +80,27 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
         shares = _listed([f"{source} {100 * float(w) / total:.4g} %" for source, w in mixture.items()])
         if len(mixture) > 1 and len(set(mixture.values())) == 1:
             shares = f"{_listed(list(map(str, mixture)))} in equal shares"
-        parts.append(f"mixed {shares} by {str(stage.get('unit', 'examples')).replace('_', ' ')}" if len(mixture) > 1 else
-                     f"trained on {next(iter(mixture))}")
+        parts.append(
+            f"mixed {shares} by {str(stage.get('unit', 'examples')).replace('_', ' ')}"
+            if len(mixture) > 1
+            else f"trained on {next(iter(mixture))}"
+        )
     budget = stage.get("budget")
     if isinstance(budget, Mapping):
-        spent = [f"{amount(v) if isinstance(v, (int, float)) else v} {k.replace('_', ' ')}" for k, v in budget.items() if v is not None]
+        spent = [
+            f"{amount(v) if isinstance(v, (int, float)) else v} {k.replace('_', ' ')}"
+            for k, v in budget.items()
+            if v is not None
+        ]
         parts.append(f"ran for {_listed(spent)}" if spent else "")
     if stage.get("batch"):
         parts.append(f"took {stage['batch']} examples per optimiser step")
     if stage.get("max_tokens"):
-        parts.append(TRUNCATED.get(str(stage.get("truncate", "error")), "held rows of up to {n} tokens").format(n=stage["max_tokens"]))
+        parts.append(
+            TRUNCATED.get(str(stage.get("truncate", "error")), "held rows of up to {n} tokens").format(
+                n=stage["max_tokens"]
+            )
+        )
     parts = [p for p in parts if p]
     return f"Unless a condition says otherwise, stage {name} {_listed(parts)}." if parts else ""
 
@@ -81,16 +112,22 @@ def _training(data: ReportData) -> str:
         parts.append(f"Models started from {model.get('folder')}.")
     elif model.get("width"):
         size = f", {amount(model['parameters'])} parameters" if model.get("parameters") else ""
-        parts.append(f"Models were trained from scratch: Llama architecture, width {model['width']}, {model.get('layers')} layers, "
-                     f"{model.get('heads')} heads{size}.")
+        parts.append(
+            f"Models were trained from scratch: Llama architecture, width {model['width']}, {model.get('layers')} "
+            f"layers, "
+            f"{model.get('heads')} heads{size}."
+        )
     if train.get("lr"):
         betas = train.get("betas")
         warm = f", {plural(train['warmup_steps'], 'warm-up step')}" if train.get("warmup_steps") else ""
-        parts.append(f"They were trained with AdamW: learning rate {value_text(train['lr'])} ({train.get('schedule', 'constant')}{warm})"
-                     + (f", betas {betas[0]:g} and {betas[1]:g}" if betas else "")
-                     + f", weight decay {value_text(train.get('weight_decay', 0.0))}, gradient norm clipped at "
-                       f"{value_text(train.get('clip', 0.0))}, {train.get('dtype', 'fp32')} arithmetic. The loss of a step is the "
-                       "weighted mean over its learned tokens.")
+        parts.append(
+            f"They were trained with AdamW: learning rate {value_text(train['lr'])} "
+            f"({train.get('schedule', 'constant')}{warm})"
+            + (f", betas {betas[0]:g} and {betas[1]:g}" if betas else "")
+            + f", weight decay {value_text(train.get('weight_decay', 0.0))}, gradient norm clipped at "
+            f"{value_text(train.get('clip', 0.0))}, {train.get('dtype', 'fp32')} arithmetic. The loss of a step is the "
+            "weighted mean over its learned tokens."
+        )
     return " ".join(parts)
 
 
@@ -106,7 +143,9 @@ def _measures(data: ReportData) -> str:
         metrics = row.get("metrics")
         judged = f" for {_listed([str(m).replace('_', ' ') for m in metrics])}" if metrics else ""
         kind = str(row.get("benchmark") or "")
-        parts.append(f"Benchmark {name}{f' ({kind})' if kind and kind != name else ''} was scored{judged}: {', '.join(details)}.")
+        parts.append(
+            f"Benchmark {name}{f' ({kind})' if kind and kind != name else ''} was scored{judged}: {', '.join(details)}."
+        )
     return " ".join(parts)
 
 

@@ -1,8 +1,9 @@
 """Published folders + the resolved study -> ReportData, the facts one report shows.
 
-Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results), the evaluation folders that the study's runs
-name (for the sample browser) and their items. Everything is thinned here: curves to at most POINTS means, samples to a few items
-spread evenly over difficulty, so that a report stays small however large the study is.
+Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results), the evaluation folders
+that the study's runs
+name (for the sample browser) and their items. Everything is thinned here: curves to at most POINTS means, samples to
+a few items spread evenly over difficulty, so that a report stays small however large the study is.
 Not covered: computing scores or contrasts (analysis/), drawing (figures.py).
 """
 
@@ -41,7 +42,9 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
     Raises DataError when the analysis folder lacks a file, or a table lacks a column.
     """
     if "analysis" not in inputs:
-        raise DataError(f"report: expected an input called 'analysis', found {sorted(inputs)}; run the analysis step first")
+        raise DataError(
+            f"report: expected an input called 'analysis', found {sorted(inputs)}; run the analysis step first"
+        )
     folder = inputs["analysis"]
     findings = tuple(finding_from(row) for row in _json(folder / "findings.json"))
     answer = _json(folder / "answer.json")
@@ -49,16 +52,30 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
     order = {str(name): i for i, name in enumerate(spec.get("conditions", {}))}
     runs, fingerprints = _runs(spec, lineage(inputs.values()))
     return ReportData(
-        study=str(spec["study"]), question=str(answer.get("question") or spec["question"]), answer=str(answer["answer"]),
-        version=str(spec.get("version") or ""), lock_digest=str(spec.get("lock_digest") or ""), primary=_primary(answer, findings),
-        conditions=_conditions(spec), contrasts=tuple(f for f in findings if f.kind == "contrast"),
-        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings), scores=_in_order(_scores(folder), order),
-        curves=_in_order(_curves(folder), order), mixtures=_in_order(_mixtures(folder), order), samples=shown_samples(spec.get("runs", ()), inputs), samples_total=results["item"].n_unique(),
+        study=str(spec["study"]),
+        question=str(answer.get("question") or spec["question"]),
+        answer=str(answer["answer"]),
+        version=str(spec.get("version") or ""),
+        lock_digest=str(spec.get("lock_digest") or ""),
+        primary=_primary(answer, findings),
+        conditions=_conditions(spec),
+        contrasts=tuple(f for f in findings if f.kind == "contrast"),
+        notes=tuple(f for f in findings if f.kind != "contrast" and f.warnings),
+        scores=_in_order(_scores(folder), order),
+        curves=_in_order(_curves(folder), order),
+        mixtures=_in_order(_mixtures(folder), order),
+        samples=shown_samples(spec.get("runs", ()), inputs),
+        samples_total=results["item"].n_unique(),
         differences=tuple((str(row["path"]), dict(row["values"])) for row in spec.get("differences", ())),
-        warnings=tuple(str(w) for w in spec.get("warnings", ())), licences=_licences(spec, inputs),
-        runs=runs, fingerprints=fingerprints, seeds=tuple(spec.get("seeds", ())),
-        benchmarks=_named(spec.get("benchmarks", ())), references=tuple(str(r) for r in spec.get("references", ())),
-        facts={name: spec[name] for name in ("model", "train", "stages", "tokenizer") if spec.get(name)})
+        warnings=tuple(str(w) for w in spec.get("warnings", ())),
+        licences=_licences(spec, inputs),
+        runs=runs,
+        fingerprints=fingerprints,
+        seeds=tuple(spec.get("seeds", ())),
+        benchmarks=_named(spec.get("benchmarks", ())),
+        references=tuple(str(r) for r in spec.get("references", ())),
+        facts={name: spec[name] for name in ("model", "train", "stages", "tokenizer") if spec.get(name)},
+    )
 
 
 def finding_from(row: Mapping[str, Any]) -> Finding:
@@ -66,7 +83,9 @@ def finding_from(row: Mapping[str, Any]) -> Finding:
     known = {f.name for f in fields(Finding)}
     unknown = sorted(set(row) - known)
     if unknown:
-        raise DataError(f"findings.json, finding {row.get('id')!r}: expected the fields {sorted(known)}, found {unknown}")
+        raise DataError(
+            f"findings.json, finding {row.get('id')!r}: expected the fields {sorted(known)}, found {unknown}"
+        )
     values = {k: tuple(v) if isinstance(v, list) and k != "data" else v for k, v in row.items()}
     return Finding(**values)
 
@@ -75,7 +94,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: expected JSON written by the analysis step, {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"{path}: expected JSON written by the analysis step, {type(error).__name__}: {error}"
+        ) from error
 
 
 def _primary(answer: Mapping[str, Any], findings: Sequence[Finding]) -> str:
@@ -90,8 +111,14 @@ def _named(rows: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _conditions(spec: Mapping[str, Any]) -> tuple[Condition, ...]:
-    return tuple(Condition(name=str(name), description=str(row.get("description") or ""), differs=tuple(map(str, row.get("differs") or ())))
-                 for name, row in spec.get("conditions", {}).items())
+    return tuple(
+        Condition(
+            name=str(name),
+            description=str(row.get("description") or ""),
+            differs=tuple(map(str, row.get("differs") or ())),
+        )
+        for name, row in spec.get("conditions", {}).items()
+    )
 
 
 def _runs(spec: Mapping[str, Any], made: Lineage) -> tuple[tuple[Run, ...], tuple[dict[str, Any], ...]]:
@@ -99,11 +126,20 @@ def _runs(spec: Mapping[str, Any], made: Lineage) -> tuple[tuple[Run, ...], tupl
     rows = spec.get("runs", ())
     per_run = [made.machines(str(row.get("node") or "")) for row in rows]
     machines = distinct([*(dict(f) for f in spec.get("fingerprints", ())), *(f for found in per_run for f in found)])
-    runs = tuple(Run(
-        id=str(row.get("id", "")), condition=str(row.get("condition", "")), seed=int(row.get("seed") or 0),
-        level=str(row.get("level") or ""), benchmark=str(row.get("benchmark") or ""), node=str(row.get("node") or ""),
-        key=str(row.get("key") or made.key(str(row.get("node") or ""))), model=made.model(str(row.get("node") or "")),
-        machines=tuple(machines.index(f) for f in found)) for row, found in zip(rows, per_run, strict=True))
+    runs = tuple(
+        Run(
+            id=str(row.get("id", "")),
+            condition=str(row.get("condition", "")),
+            seed=int(row.get("seed") or 0),
+            level=str(row.get("level") or ""),
+            benchmark=str(row.get("benchmark") or ""),
+            node=str(row.get("node") or ""),
+            key=str(row.get("key") or made.key(str(row.get("node") or ""))),
+            model=made.model(str(row.get("node") or "")),
+            machines=tuple(machines.index(f) for f in found),
+        )
+        for row, found in zip(rows, per_run, strict=True)
+    )
     return runs, tuple(dict(m) for m in machines)
 
 
@@ -124,14 +160,16 @@ def _in_order(rows: tuple[T, ...], order: Mapping[str, int]) -> tuple[T, ...]:
     return tuple(sorted(rows, key=lambda row: order.get(row.condition, len(order))))
 
 
-# ---- tables of the analysis -------------------------------------------------------------------------------------------------
+# ---- tables of the analysis ----------------------------------------------------------------------
 
 
 def _scores(folder: Path) -> tuple[Score, ...]:
     """Return the scores over all seeds: over all items, over seen and unseen ones, and of each (difficulty, seen)."""
     frame = read_table(folder / "scores.parquet", SCORES)
     per_seed: dict[tuple[Any, ...], tuple[float, ...]] = {}
-    for row in frame.filter(pl.col("seed").is_not_null() & pl.col("difficulty").is_null()).sort("seed").iter_rows(named=True):
+    for row in (
+        frame.filter(pl.col("seed").is_not_null() & pl.col("difficulty").is_null()).sort("seed").iter_rows(named=True)
+    ):
         if row["mean"] is not None:
             key = tuple(row[c] for c in CELL)
             per_seed[key] = (*per_seed.get(key, ()), row["mean"])
@@ -142,12 +180,24 @@ def _scores(folder: Path) -> tuple[Score, ...]:
 def _score(row: Mapping[str, Any], per_seed: tuple[float, ...]) -> Score:
     overall = row["difficulty"] is None
     return Score(
-        condition=row["condition"], benchmark=row["benchmark"], metric=row["metric"], level=row["level"] or "",
-        scope=SCOPES[row["seen"]] if overall and row["seen"] is not None else "", difficulty=row["difficulty"], seen=row["seen"],
-        binary=row["k"] is not None, estimate=row["mean"], low=row["low"], high=row["high"],
-        n_items=row["n_distinct"] if row["n_distinct"] is not None else row["n_items"] or 0, n_clusters=row["n_clusters"] or 0,
-        n_missing=row["n_not_measured"] or 0, seeds=tuple(row["seeds"] or ()), per_seed=per_seed if overall else (),
-        runs=tuple(row["runs"] or ()))
+        condition=row["condition"],
+        benchmark=row["benchmark"],
+        metric=row["metric"],
+        level=row["level"] or "",
+        scope=SCOPES[row["seen"]] if overall and row["seen"] is not None else "",
+        difficulty=row["difficulty"],
+        seen=row["seen"],
+        binary=row["k"] is not None,
+        estimate=row["mean"],
+        low=row["low"],
+        high=row["high"],
+        n_items=row["n_distinct"] if row["n_distinct"] is not None else row["n_items"] or 0,
+        n_clusters=row["n_clusters"] or 0,
+        n_missing=row["n_not_measured"] or 0,
+        seeds=tuple(row["seeds"] or ()),
+        per_seed=per_seed if overall else (),
+        runs=tuple(row["runs"] or ()),
+    )
 
 
 def _curves(folder: Path) -> tuple[Curve, ...]:
@@ -155,18 +205,30 @@ def _curves(folder: Path) -> tuple[Curve, ...]:
     frame = read_table(path)
     _expect(frame, ("condition", "seed", "step", "loss"), path)
     keys = [c for c in ("condition", "level", "seed", "stage") if c in frame.columns]
-    groups = frame.drop_nulls("loss").sort([*keys, "step"], nulls_last=True).partition_by(keys, as_dict=True, maintain_order=True)
+    groups = (
+        frame.drop_nulls("loss")
+        .sort([*keys, "step"], nulls_last=True)
+        .partition_by(keys, as_dict=True, maintain_order=True)
+    )
     limit = max(16, min(POINTS, ALL_POINTS // max(len(groups), 1)))
     curves = []
     for key, rows in groups.items():
         cell = dict(zip(keys, key, strict=True))
-        curves.append(Curve(condition=str(cell["condition"]), seed=int(cell["seed"]), level=str(cell.get("level") or ""),
-                            stage=str(cell.get("stage") or ""), points=thinned(rows["step"].to_list(), rows["loss"].to_list(), limit)))
+        curves.append(
+            Curve(
+                condition=str(cell["condition"]),
+                seed=int(cell["seed"]),
+                level=str(cell.get("level") or ""),
+                stage=str(cell.get("stage") or ""),
+                points=thinned(rows["step"].to_list(), rows["loss"].to_list(), limit),
+            )
+        )
     return tuple(curves)
 
 
 def thinned(steps: Sequence[int], losses: Sequence[float], limit: int) -> tuple[tuple[float, float], ...]:
-    """Return at most `limit` (step, loss) points: consecutive steps are averaged and stand at the last step of their bin.
+    """Return at most `limit` (step, loss) points: consecutive steps are averaged and stand at the last step of their
+    bin.
 
     Bin edges depend on the number of steps alone, so that the seeds of a condition share their steps.
     """
@@ -174,7 +236,11 @@ def thinned(steps: Sequence[int], losses: Sequence[float], limit: int) -> tuple[
     if n <= limit:
         return tuple((float(s), float(v)) for s, v in zip(steps, losses, strict=True))
     edges = [round(i * n / limit) for i in range(limit + 1)]
-    return tuple((float(steps[b - 1]), float(sum(losses[a:b]) / (b - a))) for a, b in zip(edges, edges[1:], strict=False) if b > a)
+    return tuple(
+        (float(steps[b - 1]), float(sum(losses[a:b]) / (b - a)))
+        for a, b in zip(edges, edges[1:], strict=False)
+        if b > a
+    )
 
 
 def _mixtures(folder: Path) -> tuple[Mixture, ...]:
@@ -186,12 +252,27 @@ def _mixtures(folder: Path) -> tuple[Mixture, ...]:
             frame = frame.with_columns(pl.lit(value).alias(name))
     keys = ["condition", "level", "stage", "source", "unit"]
     per_seed = frame.group_by([*keys, "seed"], maintain_order=True).agg(
-        pl.col("planned").sum(), pl.col("realised").sum(), (pl.col("realised") - pl.col("planned")).abs().max().alias("worst"))
+        pl.col("planned").sum(),
+        pl.col("realised").sum(),
+        (pl.col("realised") - pl.col("planned")).abs().max().alias("worst"),
+    )
     rows = per_seed.group_by(keys, maintain_order=True).agg(
-        pl.col("planned").mean(), pl.col("realised").mean(), pl.col("worst").max(), pl.col("seed").unique().sort())
-    return tuple(Mixture(condition=r["condition"], level=r["level"] or "", stage=r["stage"] or "", source=r["source"], unit=r["unit"] or "",
-                         planned=float(r["planned"] or 0), realised=float(r["realised"] or 0), worst_block=float(r["worst"] or 0),
-                         seeds=tuple(r["seed"])) for r in rows.iter_rows(named=True))
+        pl.col("planned").mean(), pl.col("realised").mean(), pl.col("worst").max(), pl.col("seed").unique().sort()
+    )
+    return tuple(
+        Mixture(
+            condition=r["condition"],
+            level=r["level"] or "",
+            stage=r["stage"] or "",
+            source=r["source"],
+            unit=r["unit"] or "",
+            planned=float(r["planned"] or 0),
+            realised=float(r["realised"] or 0),
+            worst_block=float(r["worst"] or 0),
+            seeds=tuple(r["seed"]),
+        )
+        for r in rows.iter_rows(named=True)
+    )
 
 
 def _expect(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
@@ -200,20 +281,26 @@ def _expect(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
         raise DataError(f"{path}: expected columns {list(columns)}, missing {missing}; found {frame.columns}")
 
 
-# ---- sample browser ---------------------------------------------------------------------------------------------------------
+# ---- sample browser ------------------------------------------------------------------------------
 
 
 def shown_samples(runs: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path]) -> tuple[Shown, ...]:
-    """Return a few items of each benchmark, evenly spread over difficulty, with every condition's output of its first seed."""
+    """Return a few items of each benchmark, evenly spread over difficulty, with every condition's output of its
+    first seed.
+    """
     usable = [r for r in runs if all(r.get(k) in inputs for k in ("verdicts_input", "samples_input", "items_input"))]
     shown: list[Shown] = []
     benchmarks = list(dict.fromkeys(str(r.get("benchmark") or "") for r in usable))
     for benchmark in benchmarks:
         first: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for run in sorted((r for r in usable if str(r.get("benchmark") or "") == benchmark), key=lambda r: int(r.get("seed") or 0)):
+        for run in sorted(
+            (r for r in usable if str(r.get("benchmark") or "") == benchmark), key=lambda r: int(r.get("seed") or 0)
+        ):
             first.setdefault((str(run["condition"]), str(run.get("level") or "")), run)
         order = {str(r["condition"]): i for i, r in reversed(list(enumerate(usable)))}
-        chosen = sorted(first.values(), key=lambda r: (order[str(r["condition"])], str(r.get("level") or "")))[:MAX_OUTPUTS]
+        chosen = sorted(first.values(), key=lambda r: (order[str(r["condition"])], str(r.get("level") or "")))[
+            :MAX_OUTPUTS
+        ]
         limit = max(1, min(MAX_SHOWN_ITEMS, MAX_OUTPUTS // (len(chosen) * len(benchmarks))))
         items = spread_items(list(read_items(_table(inputs[chosen[0]["items_input"]], "items.parquet"))), limit)
         outputs = [_outputs(run, inputs, {i.id for i in items}) for run in chosen]
@@ -222,15 +309,20 @@ def shown_samples(runs: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path])
 
 
 def spread_items(items: Sequence[Item], limit: int) -> list[Item]:
-    """Return up to `limit` items in order of difficulty: as many difficulties as possible first, from the middle of each."""
+    """Return up to `limit` items in order of difficulty: as many difficulties as possible first, from the middle of
+    each.
+    """
     groups: dict[int, list[Item]] = {}
     for item in sorted(items, key=lambda i: i.id):
         groups.setdefault(-1 if item.example.difficulty is None else item.example.difficulty, []).append(item)
     levels = sorted(groups)
     if len(levels) > limit:
         levels = [levels[round(i * (len(levels) - 1) / max(limit - 1, 1))] for i in range(limit)]
-    ranked = [(n, level, groups[level][(n + len(groups[level]) // 2) % len(groups[level])])
-              for level in levels for n in range(len(groups[level]))]
+    ranked = [
+        (n, level, groups[level][(n + len(groups[level]) // 2) % len(groups[level])])
+        for level in levels
+        for n in range(len(groups[level]))
+    ]
     chosen = sorted(sorted(ranked, key=lambda r: (r[0], r[1]))[:limit], key=lambda r: (r[1], r[0]))
     return [item for _, _, item in chosen]
 
@@ -242,19 +334,42 @@ def _table(folder: Path, name: str) -> Path:
 def _outputs(run: Mapping[str, Any], inputs: Mapping[str, Path], items: set[str]) -> dict[str, Output]:
     verdicts = read_table(_table(inputs[run["verdicts_input"]], "verdicts.parquet"), VERDICTS)
     samples = read_table(_table(inputs[run["samples_input"]], "samples.parquet"), SAMPLES)
-    texts = {r["item"]: r["text"] for r in samples.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0))
-             .sort("request", descending=True).iter_rows(named=True)}
+    texts = {
+        r["item"]: r["text"]
+        for r in samples.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0))
+        .sort("request", descending=True)
+        .iter_rows(named=True)
+    }
     outputs: dict[str, Output] = {}
     for row in verdicts.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0)).iter_rows(named=True):
-        outputs.setdefault(row["item"], Output(
-            condition=str(run["condition"]), level=str(run.get("level") or ""), seed=int(run.get("seed") or 0),
-            raw=row["raw"] or texts.get(row["item"]) or "", extracted=row["extracted"] or "", status=row["status"] or "",
-            score=row["score"], metric=row["metric"] or "", detail=row["detail"] or "", run=str(run.get("id") or "")))
+        outputs.setdefault(
+            row["item"],
+            Output(
+                condition=str(run["condition"]),
+                level=str(run.get("level") or ""),
+                seed=int(run.get("seed") or 0),
+                raw=row["raw"] or texts.get(row["item"]) or "",
+                extracted=row["extracted"] or "",
+                status=row["status"] or "",
+                score=row["score"],
+                metric=row["metric"] or "",
+                detail=row["detail"] or "",
+                run=str(run.get("id") or ""),
+            ),
+        )
     return outputs
 
 
 def _shown(item: Item, benchmark: str, outputs: Sequence[Output]) -> Shown:
     example = item.example
     gold = example.answer or example.code or "\n".join(example.tests)
-    return Shown(item=item.id, benchmark=benchmark or item.benchmark, prompt=example.question or example.text, gold=gold,
-                 difficulty=example.difficulty, difficulty_unit=example.difficulty_unit, seen=item.seen, outputs=tuple(outputs))
+    return Shown(
+        item=item.id,
+        benchmark=benchmark or item.benchmark,
+        prompt=example.question or example.text,
+        gold=gold,
+        difficulty=example.difficulty,
+        difficulty_unit=example.difficulty_unit,
+        seen=item.seen,
+        outputs=tuple(outputs),
+    )

@@ -1,8 +1,10 @@
-"""Report facts -> one HTML file that loads nothing and runs nothing; and the step that writes it with its figures and tables.
+"""Report facts -> one HTML file that loads nothing and runs nothing; and the step that writes it with its figures
+and tables.
 
-The page is a Jinja2 template with autoescape on: model output, item text and study text are data and stay data. All numbers are
-worded here or in wording.py, so the template has no arithmetic; the bytes depend on the facts alone.
-Not covered: reading artifacts (read.py), drawing (figures.py), the files beside the page (exports.py).
+The page is a Jinja2 template with autoescape on: model output, item text and study text are data and stay data. The
+bytes depend on the facts alone.
+Not covered: reading artifacts (read.py), wording rows (rows.py), drawing (figures.py), the files beside the page
+(exports.py).
 """
 
 from __future__ import annotations
@@ -15,50 +17,39 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaven.core.step import StepContext, step
-from leaven.core.types import Finding
 from leaven.report.exports import write_exports
-from leaven.report.facts import Output, ReportData, Score, Shown
-from leaven.report.figures import (
-    contrast_label,
-    contrast_measure,
-    difficulty_unit,
-    figures,
-    is_binary,
-    mark,
-    median_curve,
-    score_measure,
-    series_label,
-    styles,
-)
+from leaven.report.facts import ReportData
+from leaven.report.figures import figures
+from leaven.report.marks import score_measure
 from leaven.report.methods import methods
 from leaven.report.read import read_report
 from leaven.report.references import cited
-from leaven.report.svg import Canvas
-from leaven.report.wording import (
-    MISSING,
-    amount,
-    clip,
-    interval,
-    level_text,
-    number,
-    p_value,
-    plural,
-    printable,
-    seeds_counted,
-    seeds_text,
-    value_text,
+from leaven.report.rows import (
+    Provenance,
+    basis,
+    contrast_row,
+    difficulty_tables,
+    fact_text,
+    has_levels,
+    licence_row,
+    loss_rows,
+    mixture_table,
+    no_primary,
+    samples_note,
+    score_row,
+    shared_measure,
+    shown_item,
+    warning_list,
 )
-
-MAX_OUTPUT_CHARACTERS = 2_000
-DECISIONS = {"favours": ("favours", "\u25b2 favours"), "opposes": ("opposes", "\u25bc opposes"),
-             "no_difference": ("open", "= no difference"), "inconclusive": ("open", "? inconclusive"), "refused": ("open", "\u00d7 refused")}
+from leaven.report.wording import MISSING, plural, printable, value_text
 
 
 @step(version=1)
 def report(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write report.html, findings.json, tables/ and figures/ into `out`.
 
-    `spec` is the resolved study as plain JSON; `inputs` holds "analysis" and the evaluation and item folders that spec["runs"] names.
+    `spec` is the resolved study as plain JSON; `inputs` holds "analysis" and the evaluation and item folders that
+    spec["runs"] names.
 
     Raises DataError when the analysis folder lacks a file or a table lacks a column.
     """
@@ -79,8 +70,14 @@ def render_html(data: ReportData) -> str:
 @lru_cache(maxsize=1)
 def _template() -> Any:
     folder = Path(__file__).parent
-    environment = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True, finalize=_printed)
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printed,
+    )
     environment.globals["style"] = (folder / "style.css").read_text(encoding="utf-8")
     return environment.get_template("template.html")
 
@@ -91,26 +88,47 @@ def _printed(value: Any) -> Any:
 
 
 def _context(data: ReportData) -> dict[str, Any]:
-    provenance = _Provenance(data)
-    contrasts = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is None]
-    contrasts_deep = [_contrast(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
+    provenance = Provenance(data)
+    contrasts = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is None]
+    contrasts_deep = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
     overall = [s for s in data.scores if s.difficulty is None]
-    measures = list(dict.fromkeys(score_measure(s) for s in sorted(overall, key=lambda s: s.scope != data.primary_scope())))
-    scores = [_score(s, data, provenance) for s in sorted(overall, key=lambda s: measures.index(score_measure(s)))]
-    by_difficulty = _by_difficulty(data, provenance)
+    measures = list(
+        dict.fromkeys(score_measure(s) for s in sorted(overall, key=lambda s: s.scope != data.primary_scope()))
+    )
+    scores = [score_row(s, data, provenance) for s in sorted(overall, key=lambda s: measures.index(score_measure(s)))]
+    by_difficulty = difficulty_tables(data, provenance)
     references = cited(data.references, data.version)
     context = {
-        "d": data, "contrasts": contrasts, "contrasts_deep": contrasts_deep, "scores": scores, "by_difficulty": by_difficulty,
-        "score_measure": _shared_measure(scores), "contrast_measure": _shared_measure(contrasts), "provenance": provenance.rows,
-        "primary": next((c for c in contrasts if c["primary"] and c["estimate"] != MISSING), None), "no_primary": _no_primary(data), "basis": _basis(data),
-        "warnings": _warnings(data), "figures": figures(data), "final_loss": _final_loss(data), "mixtures": _mixtures(data),
-        "samples": [_shown(s, data) for s in data.samples], "samples_note": _samples_note(data), "methods": methods(data),
-        "condition_names": [c.name for c in data.conditions], "described": [c for c in data.conditions if c.description],
-        "differences": [(path, [value_text(values.get(c.name)) for c in data.conditions]) for path, values in data.differences],
-        "licences": [_licence(row) for row in data.licences], "runs": provenance.runs, "references": references,
-        "bibtex": "\n\n".join(r.bibtex for r in references if r.bibtex), "has_levels": _has_levels(data),
+        "d": data,
+        "contrasts": contrasts,
+        "contrasts_deep": contrasts_deep,
+        "scores": scores,
+        "by_difficulty": by_difficulty,
+        "score_measure": shared_measure(scores),
+        "contrast_measure": shared_measure(contrasts),
+        "provenance": provenance.rows,
+        "primary": next((c for c in contrasts if c["primary"] and c["estimate"] != MISSING), None),
+        "no_primary": no_primary(data),
+        "basis": basis(data),
+        "warnings": warning_list(data),
+        "figures": figures(data),
+        "final_loss": loss_rows(data),
+        "mixtures": mixture_table(data),
+        "samples": [shown_item(s, data) for s in data.samples],
+        "samples_note": samples_note(data),
+        "methods": methods(data),
+        "condition_names": [c.name for c in data.conditions],
+        "described": [c for c in data.conditions if c.description],
+        "differences": [
+            (path, [value_text(values.get(c.name)) for c in data.conditions]) for path, values in data.differences
+        ],
+        "licences": [licence_row(row) for row in data.licences],
+        "runs": provenance.runs,
+        "references": references,
+        "bibtex": "\n\n".join(r.bibtex for r in references if r.bibtex),
+        "has_levels": has_levels(data),
         "has_keys": any(r.key for r in data.runs),
-        "fingerprints": [[(k, _listing(v)) for k, v in sorted(f.items())] for f in data.fingerprints],
+        "fingerprints": [[(k, fact_text(v)) for k, v in sorted(f.items())] for f in data.fingerprints],
     }
     context["warnings_title"] = plural(len(context["warnings"]), "warning").capitalize()
     context["contents"] = _contents(context)
@@ -118,231 +136,15 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 
 def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
-    sections = [("result", "Result", True), ("differs", "What differs", True), ("scores-h", "Scores", True),
-                ("difficulty-h", "By difficulty", context["by_difficulty"]), ("curves-h", "Learning curves", context["final_loss"]),
-                ("mixtures-h", "Mixtures", context["mixtures"]["rows"]), ("samples-h", "What the models wrote", context["samples"]),
-                ("methods-h", "Methods", True), ("provenance-h", "Where numbers come from", True)]
+    sections = [
+        ("result", "Result", True),
+        ("differs", "What differs", True),
+        ("scores-h", "Scores", True),
+        ("difficulty-h", "By difficulty", context["by_difficulty"]),
+        ("curves-h", "Learning curves", context["final_loss"]),
+        ("mixtures-h", "Mixtures", context["mixtures"]["rows"]),
+        ("samples-h", "What the models wrote", context["samples"]),
+        ("methods-h", "Methods", True),
+        ("provenance-h", "Where numbers come from", True),
+    ]
     return [(ident, name) for ident, name, there in sections if there]
-
-
-class _Provenance:
-    """Numbers the estimates in reading order and links each to the runs it was computed from."""
-
-    def __init__(self, data: ReportData) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.runs = [{"name": f"R{i + 1}", "target": f"r{i + 1}", "condition": r.condition, "seed": r.seed,
-                      "level": level_text(r.level), "benchmark": r.benchmark, "node": r.node, "key": r.key, "model": r.model,
-                      "machines": ", ".join(str(m + 1) for m in r.machines)}
-                     for i, r in enumerate(data.runs)]
-        self._links: dict[str, list[dict[str, str]]] = {}
-        for run, row in zip(data.runs, self.runs, strict=True):
-            for name in dict.fromkeys((run.id, run.node, run.key)):
-                if name:
-                    self._links.setdefault(name, []).append({"name": row["name"], "target": row["target"]})
-
-    def add(self, what: str, row: Finding | Score) -> int:
-        """Record one estimate and return its number."""
-        signed = isinstance(row, Finding)
-        percent = is_binary(row) if isinstance(row, Finding) else row.binary
-        runs = [link for run in row.runs for link in self._links.get(run, [{"name": run, "target": ""}])]
-        self.rows.append({
-            "number": len(self.rows) + 1, "what": what, "estimate": number(row.estimate, sign=signed, percent=percent),
-            "interval": interval(row.low, row.high, sign=signed, percent=percent), "seeds": seeds_counted(row.seeds), "n_items": amount(row.n_items),
-            "n_clusters": amount(row.n_clusters), "runs": runs or [{"name": MISSING, "target": ""}]})
-        return len(self.rows)
-
-
-def _contrast(contrast: Finding, data: ReportData, provenance: _Provenance) -> dict[str, Any]:
-    benchmark, metric = contrast_measure(contrast)
-    kind, word = DECISIONS.get(contrast.decision, ("open", contrast.decision or MISSING))
-    p = f"p = {p_value(contrast.p_holm)} (Holm)".replace("= <", "<") if contrast.p_holm is not None else ""
-    percent = is_binary(contrast)
-    measure = _measure(metric, benchmark, "points" if percent else "")
-    return {
-        "label": contrast_label(contrast), "name": str(contrast.data.get("name") or ""), "primary": data.is_primary(contrast), "difficulty": contrast.data.get("difficulty"), "measure": measure,
-        "estimate": number(contrast.estimate, sign=True, percent=percent),
-        "interval": interval(contrast.low, contrast.high, sign=True, percent=percent), "unit": "points" if percent else "",
-        "p": p, "p_holm": p_value(contrast.p_holm), "mde": number(contrast.mde, percent=percent) if contrast.mde is not None else "",
-        "seeds": seeds_counted(contrast.seeds), "n_items": amount(contrast.n_items), "decision_class": kind, "decision_word": word,
-        "decision": f"By the declared rule: {word}." if contrast.decision else "",
-        "number": provenance.add(f"{contrast_label(contrast)}, {measure}", contrast)}
-
-
-def _score(score: Score, data: ReportData, provenance: _Provenance) -> dict[str, Any]:
-    benchmark, metric = score_measure(score)
-    measure = _measure(metric, benchmark, "%" if score.binary else "")
-    what = f"{series_label(score.condition, score.level)}, {measure}"
-    what += "" if score.difficulty is None else f", difficulty {score.difficulty}"
-    return {
-        "condition": score.condition, "mark": _mark(score.condition, data), "level": level_text(score.level), "measure": measure,
-        "difficulty": score.difficulty, "seen": {True: "yes", False: "no", None: "some"}[score.seen],
-        "estimate": number(score.estimate, percent=score.binary),
-        "interval": interval(score.low, score.high, percent=score.binary), "seeds": seeds_counted(score.seeds),
-        "per_seed": "  ".join(number(v, percent=score.binary) for v in score.per_seed) or MISSING, "n_items": amount(score.n_items),
-        "n_missing": amount(score.n_missing), "number": provenance.add(what, score)}
-
-
-def _by_difficulty(data: ReportData, provenance: _Provenance) -> list[dict[str, Any]]:
-    """Return one table per benchmark metric: a row per condition, a column per (difficulty, seen), cells with their intervals."""
-    tables: dict[tuple[str, str], list[Score]] = {}
-    for score in data.scores:
-        if score.difficulty is not None:
-            tables.setdefault((score.benchmark, score.metric), []).append(score)
-    built = []
-    for i, ((benchmark, metric), scores) in enumerate(tables.items()):
-        columns = sorted({(s.difficulty or 0, s.seen is not False) for s in scores})
-        items = {c: max(s.n_items for s in scores if (s.difficulty or 0, s.seen is not False) == c) for c in columns}
-        rows = []
-        for condition, level in dict.fromkeys((s.condition, s.level) for s in scores):
-            own = {(s.difficulty or 0, s.seen is not False): s for s in scores if (s.condition, s.level) == (condition, level)}
-            cells = [_score(own[c], data, provenance) | {"fewer": own[c].n_items != items[c]} if c in own else None for c in columns]
-            rows.append({"condition": condition, "mark": _mark(condition, data), "level": level_text(level), "cells": cells,
-                         "seeds": seeds_counted(x for s in own.values() for x in s.seeds)})
-        unit = difficulty_unit(data, benchmark)
-        built.append({"id": "by-difficulty" if i == 0 else f"by-difficulty-{i + 1}", "rows": rows,
-                      "measure": _measure(metric, benchmark, "%" if all(s.binary for s in scores) else ""),
-                      "unit": f" ({unit})" if unit else "",
-                      "columns": [{"difficulty": d, "seen": seen, "items": plural(items[(d, seen)], "item")} for d, seen in columns]})
-    return built
-
-
-def _shared_measure(rows: list[dict[str, Any]]) -> str:
-    """Return the measure that all rows have in common, so that it can stand in the caption; "" when they differ."""
-    measures = {row["measure"] for row in rows}
-    return measures.pop() if len(measures) == 1 else ""
-
-
-def _measure(metric: str, benchmark: str, unit: str) -> str:
-    words = metric.replace("_", " ") + (f" on {benchmark}" if benchmark else "")
-    return f"{words}, {unit}" if unit and unit != metric else words
-
-
-def _mark(condition: str, data: ReportData) -> str:
-    """Return the condition's marker as a small inline drawing, hidden from screen readers (its name stands beside it)."""
-    colour, shape = mark(styles(data)[condition]) if condition in styles(data) else ("c6", "circle")
-    canvas = Canvas(14, 14)
-    canvas.marker(shape, 7, 7, cls=colour, size=4.5)
-    return f'<svg class="mark" viewBox="0 0 14 14" aria-hidden="true">{"".join(canvas.parts)}</svg>'
-
-
-def _no_primary(data: ReportData) -> str:
-    primary = data.primary_contrast()
-    if primary is not None:
-        return f"{contrast_label(primary)} could not be taken. {primary.sentence}".strip()
-    if data.primary:
-        return f"The primary contrast {data.primary} is not among the findings."
-    return "This study declares no primary contrast."
-
-
-def _basis(data: ReportData) -> dict[str, str]:
-    primary = data.primary_contrast()
-    primary = primary if primary is not None and primary.estimate is not None else None
-    overall = [s for s in data.scores if s.difficulty is None and not s.scope]
-    seeds = primary.seeds if primary else tuple(sorted({x for s in overall for x in s.seeds})) or data.seeds
-    items = primary.n_items if primary else max((s.n_items for s in overall), default=0)
-    clusters = primary.n_clusters if primary else max((s.n_clusters for s in overall), default=0)
-    detail = f"Seeds {seeds_text(seeds)}" if seeds else "No seed has finished"
-    detail += f"; {plural(clusters, 'cluster')} of items" if clusters and clusters != items else "; items are distinct" if items else ""
-    return {"main": f"{plural(len(seeds), 'seed')} \u00d7 {plural(items, 'item')}", "detail": detail}
-
-
-def _warnings(data: ReportData) -> list[str]:
-    """Return the study's warnings, then those of findings with the findings they concern, then machines that differ in a contrast."""
-    where: dict[str, list[str]] = {}
-    for finding in (*data.contrasts, *data.notes):
-        for warning in finding.warnings:
-            where.setdefault(warning, []).append("" if finding.kind == "note" else contrast_label(finding))
-    for contrast in data.contrasts:
-        machines = {m for r in data.runs if {r.node, r.id, r.key} & set(contrast.runs) for m in r.machines}
-        if len(machines) > 1 and contrast.data.get("difficulty") is None:
-            text = f"mixed fingerprints: computed on {len(machines)} different machines or package versions, see the end of the report"
-            where.setdefault(text, []).append(contrast_label(contrast))
-    return list(dict.fromkeys((*data.warnings, *(_said_of(w, names) for w, names in where.items()))))
-
-
-def _said_of(warning: str, names: list[str]) -> str:
-    """Return a warning with up to two of the findings that carry it."""
-    names = list(dict.fromkeys(n for n in names if n))
-    if not names:
-        return warning[:1].upper() + warning[1:]
-    more = f" and {plural(len(names) - 2, 'more')}".removesuffix("s") if len(names) > 2 else ""
-    return f"{', '.join(names[:2])}{more}: {warning}"
-
-
-def _has_levels(data: ReportData) -> bool:
-    return any(level_text(row.level) for rows in (data.scores, data.curves, data.mixtures, data.runs) for row in rows)
-
-
-def _final_loss(data: ReportData) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Any]] = {}
-    for curve in data.curves:
-        if curve.points:
-            groups.setdefault((curve.stage, curve.level, curve.condition), []).append(curve)
-    rows = []
-    for (stage, level, condition), curves in groups.items():
-        points = median_curve(curves) or curves[0].points
-        last = [c.points[-1][1] for c in curves]
-        rows.append({"condition": condition, "mark": _mark(condition, data), "level": level_text(level), "stage": stage or MISSING,
-                     "steps": amount(points[-1][0]), "first": number(points[0][1]), "half": number(points[len(points) // 2][1]),
-                     "last": number(points[-1][1]), "range": f"{number(min(last))} to {number(max(last))}",
-                     "seeds": seeds_counted(c.seed for c in curves)})
-    return rows
-
-
-def _mixtures(data: ReportData) -> dict[str, Any]:
-    """Return the mixture table: a row per (stage, condition, level), a column per source."""
-    sources = list(dict.fromkeys(m.source for m in data.mixtures))
-    cells: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-    for m in data.mixtures:
-        cells.setdefault((m.stage, m.condition, m.level, m.unit), {})[m.source] = m
-    rows = []
-    for (stage, condition, level, unit), own in cells.items():
-        total = sum(m.realised for m in own.values()) or 1.0
-        rows.append({
-            "condition": condition, "mark": _mark(condition, data), "level": level_text(level), "stage": stage,
-            "unit": unit.replace("_", " "), "worst": amount(max(m.worst_block for m in own.values())),
-            "seeds": seeds_counted(x for m in own.values() for x in m.seeds),
-            "cells": [{"realised": amount(own[s].realised), "planned": amount(own[s].planned),
-                       "share": f"{100 * own[s].realised / total:.1f} %"} if s in own else None for s in sources]})
-    return {"sources": sources, "rows": rows}
-
-
-def _shown(shown: Shown, data: ReportData) -> dict[str, Any]:
-    unit = f" {shown.difficulty_unit}" if shown.difficulty_unit else ""
-    meta = [shown.benchmark, f"difficulty {shown.difficulty}{unit}" if shown.difficulty is not None else "",
-            "may occur in training" if shown.seen else ""]
-    passed = sum(o.status == "pass" for o in shown.outputs)
-    prompt, more = clip(shown.prompt, MAX_OUTPUT_CHARACTERS)
-    return {"item": shown.item, "meta": ", ".join(m for m in meta if m), "prompt": prompt + (f"\n\u2026 {more} more characters" if more else ""),
-            "gold": clip(shown.gold, MAX_OUTPUT_CHARACTERS)[0], "tally": f"{passed} of {len(shown.outputs)} pass",
-            "outputs": [_output(o, data) for o in shown.outputs]}
-
-
-def _output(output: Output, data: ReportData) -> dict[str, Any]:
-    raw, more = clip(output.raw, MAX_OUTPUT_CHARACTERS)
-    kind = "pass" if output.status == "pass" else "fail" if output.status == "fail" else "other"
-    sign = {"pass": "\u2713", "fail": "\u2717"}.get(kind, "\u2022")
-    score = f" ({output.metric.replace('_', ' ')} {number(output.score)})" if output.score is not None and output.score not in (0, 1) else ""
-    return {"name": f"{series_label(output.condition, output.level)}, seed {output.seed}", "mark": _mark(output.condition, data),
-            "raw": raw or "(nothing)", "more": f"{more:,}" if more else "", "extracted": clip(output.extracted.strip(), 600)[0],
-            "multiline": "\n" in output.extracted.strip(),
-            "detail": clip(output.detail, 300)[0], "kind": kind, "verdict": f"{sign} {output.status.replace('_', ' ')}{score}"}
-
-
-def _samples_note(data: ReportData) -> str:
-    total = f" of {amount(data.samples_total)}" if data.samples_total else ""
-    return (f"{plural(len(data.samples), 'item')}{total}, spread over difficulty, each with the raw output of every condition. "
-            "The full outputs are in the evaluation artifacts named below.")
-
-
-def _listing(value: Any) -> str:
-    """Return a fact of a machine; a mapping as "name value" pairs."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {value_text(v)}" for k, v in sorted(value.items()) if v not in (None, ""))
-    return value_text(value)
-
-
-def _licence(row: Mapping[str, Any]) -> dict[str, str]:
-    count = row.get("n_examples")
-    return {"source": str(row.get("source", "")), "licence": str(row.get("licence") or "not stated"),
-            "n_examples": amount(count) if isinstance(count, (int, float)) else MISSING, "origin": str(row.get("origin") or MISSING)}

@@ -1,9 +1,11 @@
 """Lines, marks and words -> SVG text, byte for byte the same for the same calls, coloured by CSS variables.
 
-Why not a plotting library: real text that a reader can select and a screen reader can skip, both colour schemes from one drawing,
-a few kilobytes each, and no generated ids. Every figure is drawn twice, wide and narrow, so that words keep their size on a phone.
-Colours: Okabe and Ito (2008), darkened or lightened where needed for 3:1 against the page; a marker shape goes with each.
-Not covered: scales and what to draw (figures.py), PDF (exports.py).
+Why not a plotting library: real text that a reader can select and a screen reader can skip, both colour schemes from
+one drawing,
+a few kilobytes each, and no generated ids. Every figure is drawn twice, wide and narrow, so that words keep their
+size on a phone.
+Colours: Okabe and Ito (2008), darkened or lightened where needed for 3:1 against the page; a marker shape goes with
+each. Not covered: scales and what to draw (figures.py), PDF (exports.py).
 """
 
 from __future__ import annotations
@@ -44,41 +46,57 @@ class Canvas:
         """Place words with their baseline at y; `full` is the untruncated text shown on hover."""
         place = "" if anchor == "start" else f' text-anchor="{anchor}"'
         hint = f"<title>{escape(printable(full))}</title>" if full and full != words else ""
-        self.parts.append(f'<text x="{coordinate(x)}" y="{coordinate(y)}"{_class(cls)}{place}>{hint}{escape(printable(words))}</text>')
+        self.parts.append(
+            f'<text x="{coordinate(x)}" y="{coordinate(y)}"{_class(cls)}{place}>{hint}{escape(printable(words))}</text>'
+        )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, *, cls: str, width: float = 1.0, dash: str = "") -> None:
         """Draw a straight line."""
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        self.parts.append(f'<path d="M{coordinate(x1)} {coordinate(y1)}L{coordinate(x2)} {coordinate(y2)}"{_class(cls)}'
-                          f' stroke-width="{coordinate(width)}"{dashes}/>')
+        self.parts.append(
+            f'<path d="M{coordinate(x1)} {coordinate(y1)}L{coordinate(x2)} {coordinate(y2)}"{_class(cls)}'
+            f' stroke-width="{coordinate(width)}"{dashes}/>'
+        )
 
     def rect(self, x: float, y: float, width: float, height: float, *, cls: str) -> None:
         """Draw a filled rectangle."""
-        self.parts.append(f'<rect x="{coordinate(x)}" y="{coordinate(y)}" width="{coordinate(max(width, 0))}" '
-                          f'height="{coordinate(max(height, 0))}"{_class(cls)}/>')
+        self.parts.append(
+            f'<rect x="{coordinate(x)}" y="{coordinate(y)}" width="{coordinate(max(width, 0))}" '
+            f'height="{coordinate(max(height, 0))}"{_class(cls)}/>'
+        )
 
-    def polyline(self, points: list[tuple[float, float]], *, cls: str, width: float = 2.0, opacity: float = 1.0) -> None:
+    def polyline(
+        self, points: list[tuple[float, float]], *, cls: str, width: float = 2.0, opacity: float = 1.0
+    ) -> None:
         """Draw a line through points."""
         if len(points) < 2:
             return
         path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
         fade = f' opacity="{opacity:g}"' if opacity < 1 else ""
-        self.parts.append(f'<path d="{path}"{_class("line " + cls)} stroke-width="{coordinate(width)}"'
-                          f' stroke-linejoin="round"{fade}/>')
+        self.parts.append(
+            f'<path d="{path}"{_class("line " + cls)} stroke-width="{coordinate(width)}"'
+            f' stroke-linejoin="round"{fade}/>'
+        )
 
     def marker(self, shape: str, x: float, y: float, *, cls: str, size: float = 5.0) -> None:
         """Draw one of SHAPES centred at (x, y) with radius `size`."""
         self.parts.append(f'<path d="{_outline(shape, x, y, size)}"{_class(cls)} stroke-width="1.5"/>')
 
     def render(self, ident: str, title: str, description: str, *, cls: str = "", standalone: bool = False) -> str:
-        """Return the SVG element; `ident` must be unique in the page, title and description are what a screen reader says."""
-        size = f'viewBox="0 0 {coordinate(self.width)} {coordinate(self.height)}" width="{coordinate(self.width)}" ' \
-               f'height="{coordinate(self.height)}"'
+        """Return the SVG element; `ident` must be unique in the page, title and description are what a screen reader
+        says.
+        """
+        size = (
+            f'viewBox="0 0 {coordinate(self.width)} {coordinate(self.height)}" width="{coordinate(self.width)}" '
+            f'height="{coordinate(self.height)}"'
+        )
         name = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
         style = f"<style>{STANDALONE_STYLE}</style>" if standalone else ""
-        return (f'<svg{name} {size}{_class(cls)} role="img" aria-labelledby="{ident}-t {ident}-d">'
-                f'<title id="{ident}-t">{escape(printable(title))}</title><desc id="{ident}-d">{escape(printable(description))}</desc>{style}'
-                + "".join(self.parts) + "</svg>")
+        return (
+            f'<svg{name} {size}{_class(cls)} role="img" aria-labelledby="{ident}-t {ident}-d">'
+            f'<title id="{ident}-t">{escape(printable(title))}</title>'
+            f'<desc id="{ident}-d">{escape(printable(description))}</desc>{style}' + "".join(self.parts) + "</svg>"
+        )
 
 
 def _class(cls: str) -> str:
@@ -96,15 +114,42 @@ def _outline(shape: str, x: float, y: float, r: float) -> str:
         "triangle": [(0, -1.15 * r), (1.05 * r, 0.75 * r), (-1.05 * r, 0.75 * r)],
         "down": [(0, 1.15 * r), (1.05 * r, -0.75 * r), (-1.05 * r, -0.75 * r)],
         "diamond": [(0, -1.25 * r), (1.25 * r, 0), (0, 1.25 * r), (-1.25 * r, 0)],
-        "plus": [(-k, -r), (k, -r), (k, -k), (r, -k), (r, k), (k, k), (k, r), (-k, r), (-k, k), (-r, k), (-r, -k), (-k, -k)],
-        "cross": [(0, -k), (s - k, -s), (s, k - s), (k, 0), (s, s - k), (s - k, s), (0, k), (k - s, s), (-s, s - k), (-k, 0),
-                  (-s, k - s), (k - s, -s)],
+        "plus": [
+            (-k, -r),
+            (k, -r),
+            (k, -k),
+            (r, -k),
+            (r, k),
+            (k, k),
+            (k, r),
+            (-k, r),
+            (-k, k),
+            (-r, k),
+            (-r, -k),
+            (-k, -k),
+        ],
+        "cross": [
+            (0, -k),
+            (s - k, -s),
+            (s, k - s),
+            (k, 0),
+            (s, s - k),
+            (s - k, s),
+            (0, k),
+            (k - s, s),
+            (-s, s - k),
+            (-k, 0),
+            (-s, k - s),
+            (k - s, -s),
+        ],
     }[shape]
     return "M" + "L".join(f"{c(x + dx)} {c(y + dy)}" for dx, dy in corners) + "Z"
 
 
 def ticks(low: float, high: float, target: int = 5) -> list[float]:
-    """Return round tick positions (steps of 1, 2 or 5 times a power of ten) that cover [low, high] without leaving it."""
+    """Return round tick positions (steps of 1, 2 or 5 times a power of ten) that cover [low, high] without leaving
+    it.
+    """
     if not high > low:
         return [low]
     raw = (high - low) / max(target, 1)
@@ -121,7 +166,9 @@ def tick_text(value: float) -> str:
 
 
 def spread(positions: list[float], gap: float, low: float, high: float) -> list[float]:
-    """Return label positions at least `gap` apart, in the order of `positions`, near them and within [low, high] if they fit."""
+    """Return label positions at least `gap` apart, in the order of `positions`, near them and within [low, high] if
+    they fit.
+    """
     order = sorted(range(len(positions)), key=lambda i: (positions[i], i))
     placed = [0.0] * len(positions)
     floor = low

@@ -1,4 +1,5 @@
-"""Numbers, intervals and names -> the short texts a reader sees, in one form everywhere (a true minus sign, three decimals).
+"""Numbers, intervals and names -> the short texts a reader sees, in one form everywhere (a true minus sign, three
+decimals).
 
 Not covered: sentences about results (analysis/ writes those by the declared rule).
 """
@@ -18,7 +19,9 @@ MISSING = "\u2013"
 
 
 def number(value: float | None, *, sign: bool = False, percent: bool = False) -> str:
-    """Return `value` with three decimals below 100 and none above 1000; as a percentage with one; an en dash for null or NaN."""
+    """Return `value` with three decimals below 100 and none above 1000; as a percentage with one; an en dash for
+    null or NaN.
+    """
     if value is None or not math.isfinite(value):
         return MISSING
     value = 100 * value if percent else value
@@ -99,7 +102,9 @@ def value_text(value: object) -> str:
 
 
 def text_width(text: str, size: float = 13, *, bold: bool = False) -> float:
-    """Return a generous estimate of the width of `text` in px at font size `size`, for the wider of the usual system fonts."""
+    """Return a generous estimate of the width of `text` in px at font size `size`, for the wider of the usual system
+    fonts.
+    """
     return size * (1.1 if bold else 1.0) * sum(_ems(c) for c in text if not unicodedata.combining(c))
 
 
@@ -124,7 +129,7 @@ def shorten(text: str, width: float, size: float = 13, *, bold: bool = False) ->
         return " vs ".join(shorten(side, r, size, bold=bold) for side, r in zip(sides, rooms, strict=True))
     for keep in range(len(text) - 1, 1, -1):
         head = (keep + 1) // 2
-        cut = text[:head].rstrip() + "\u2026" + text[len(text) - (keep - head):].lstrip()
+        cut = text[:head].rstrip() + "\u2026" + text[len(text) - (keep - head) :].lstrip()
         if text_width(cut, size, bold=bold) <= width:
             return cut
     return "\u2026"

@@ -1,0 +1,243 @@
+"""Contrasts and scores -> the forest plot: estimates with their intervals on shared axes, words and numbers beside
+them.
+
+On a phone a row takes two lines: names and numbers above, the interval below.
+Not covered: other figures (figures.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from leaven.core.types import Finding
+from leaven.report.facts import ReportData, Score
+from leaven.report.marks import (
+    Figure,
+    contrast_label,
+    contrast_margin,
+    contrast_measure,
+    grouped,
+    is_binary,
+    mark,
+    measure_words,
+    scale,
+    score_measure,
+    series_label,
+    styles,
+)
+from leaven.report.svg import Canvas, tick_text, ticks
+from leaven.report.wording import interval, number, plural, shorten, text_width
+
+MAX_ROWS = 60
+"""Rows per panel; the rest stand in the tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a forest plot; `dots` are single seeds, `band` is half the width of what counts as no difference."""
+
+    label: str
+    estimate: float
+    low: float | None
+    high: float | None
+    style: int
+    strong: bool = False
+    dots: tuple[float, ...] = ()
+    band: float | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Rows of a forest plot on one axis."""
+
+    heading: str
+    rows: tuple[Row, ...]
+    zero: bool
+    percent: bool = False
+    hidden: int = 0
+
+
+def forest_figure(data: ReportData) -> Figure | None:
+    """Return the forest plot: every contrast with its interval on the left of nothing and right of nothing, then the
+    scores.
+    """
+    panels = _panels(data)
+    if not panels:
+        return None
+    contrasts = _drawn(data)
+    said = "; ".join(f"{contrast_label(c)}: {_effect_words(c)}" for c in contrasts[:8])
+    text = (
+        f"Differences between conditions with 95 % intervals. {said}."
+        if said
+        else "Scores of the conditions with 95 % intervals."
+    )
+    caption = "Marks are estimates, bars are 95 % intervals."
+    if any(r.band for p in panels for r in p.rows):
+        caption += " Shaded: differences within the margin, which count as none."
+    if any(r.dots for p in panels for r in p.rows):
+        caption += " Small dots are single seeds."
+    hidden = sum(p.hidden for p in panels)
+    caption += f" {plural(hidden, 'more row')} in the tables." if hidden else ""
+    return Figure(
+        name="forest",
+        title="Forest plot of contrasts and scores",
+        description=text,
+        caption=caption,
+        table="contrasts" if data.contrasts else "scores",
+        draw=lambda width: _draw_forest(panels, width),
+    )
+
+
+def _drawn(data: ReportData) -> list[Finding]:
+    """Return the contrasts over all items of their benchmark that could be taken, the primary ones first."""
+    drawn = [c for c in data.contrasts if c.estimate is not None and c.data.get("difficulty") is None]
+    return sorted(drawn, key=lambda c: not data.is_primary(c))
+
+
+def _panels(data: ReportData) -> list[Panel]:
+    style = styles(data)
+    panels = []
+    for (benchmark, metric), group in grouped(_drawn(data), contrast_measure).items():
+        rows = tuple(
+            Row(
+                contrast_label(c),
+                c.estimate or 0.0,
+                c.low,
+                c.high,
+                6,
+                strong=data.is_primary(c) and len(group) > 1,
+                band=contrast_margin(c),
+                words=_effect_words(c),
+            )
+            for c in group[:MAX_ROWS]
+        )
+        percent = all(is_binary(c) for c in group)
+        panels.append(
+            Panel(
+                f"Difference in {measure_words(metric, benchmark)}" + (", points" if percent else ""),
+                rows,
+                True,
+                percent,
+                len(group) - len(rows),
+            )
+        )
+    scope = data.primary_scope()
+    overall = [s for s in data.scores if s.difficulty is None and s.estimate is not None and s.scope == scope]
+    for (benchmark, metric), scores in grouped(overall, score_measure).items():
+        rows = tuple(
+            Row(
+                series_label(s.condition, s.level),
+                s.estimate or 0.0,
+                s.low,
+                s.high,
+                style[s.condition],
+                dots=s.per_seed,
+                words=_score_words(s),
+            )
+            for s in scores[:MAX_ROWS]
+        )
+        percent = all(s.binary for s in scores)
+        name = measure_words(metric, benchmark)
+        panels.append(
+            Panel(
+                name[:1].upper() + name[1:] + (", %" if percent else ""), rows, False, percent, len(scores) - len(rows)
+            )
+        )
+    return panels
+
+
+def _effect_words(contrast: Finding) -> str:
+    percent = is_binary(contrast)
+    return (
+        f"{number(contrast.estimate, sign=True, percent=percent)} "
+        f"{interval(contrast.low, contrast.high, sign=True, percent=percent)}"
+    )
+
+
+def _score_words(score: Score) -> str:
+    return f"{number(score.estimate, percent=score.binary)} {interval(score.low, score.high, percent=score.binary)}"
+
+
+def _draw_forest(panels: Sequence[Panel], width: float) -> Canvas:
+    canvas = Canvas(width)
+    y = 4.0
+    labels = min(max(text_width(r.label, bold=r.strong) for p in panels for r in p.rows) + 18, 270.0)
+    for panel in panels:
+        y = _draw_panel(canvas, panel, y, labels) + 26
+    canvas.height = y - 18
+    return canvas
+
+
+def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) -> float:
+    narrow = canvas.width < 500
+    left, right = (12.0, canvas.width - 14) if narrow else (label_width, canvas.width - 172)
+    step = 46.0 if narrow else 30.0
+    low, high = _extent(panel)
+    at = scale(low, high, left, right)
+    canvas.text(0, top + 13, shorten(panel.heading, canvas.width, 13, bold=True), cls="strong", full=panel.heading)
+    first = top + (28 if narrow else 24)
+    bottom = first + step * len(panel.rows)
+    for tick in ticks(low, high, 4 if narrow else 6):
+        zero = panel.zero and tick == 0
+        for y in range(len(panel.rows)) if narrow else (0,):
+            start = first + step * y + (21 if narrow else 0)
+            canvas.line(
+                at(tick),
+                start,
+                at(tick),
+                start + 25 if narrow else bottom,
+                cls="zero" if zero else "rule",
+                width=1.25 if zero else 1,
+            )
+        canvas.text(
+            at(tick), bottom + 16, tick_text(100 * tick if panel.percent else tick), cls="mute", anchor="middle"
+        )
+    for i, row in enumerate(panel.rows):
+        _draw_row(canvas, row, first + step * i, step, at, (low, high), left, contrast=panel.zero)
+    if panel.zero:
+        canvas.text(right, bottom + 34, "first named is higher \u2192", cls="mute", anchor="end")
+        canvas.text(left, bottom + 34, "\u2190 lower", cls="mute")
+    return bottom + (36 if panel.zero else 18)
+
+
+def _draw_row(
+    canvas: Canvas,
+    row: Row,
+    top: float,
+    step: float,
+    at: Callable[[float], float],
+    extent: tuple[float, float],
+    left: float,
+    *,
+    contrast: bool,
+) -> None:
+    narrow = left < 50
+    colour, shape = mark(row.style)
+    y = top + (step - 13 if narrow else step / 2)
+    cls = "strong" if row.strong else ""
+    room = canvas.width - text_width(row.words, bold=row.strong) - 10 if narrow else left - 14
+    canvas.text(0, top + 15 if narrow else y + 4.5, shorten(row.label, room, bold=row.strong), cls=cls, full=row.label)
+    canvas.text(canvas.width, top + 15 if narrow else y + 4.5, row.words, cls=("num " + cls).strip(), anchor="end")
+    if row.band:
+        a, b = max(-row.band, extent[0]), min(row.band, extent[1])
+        canvas.rect(at(a), y - 9, at(b) - at(a), 18, cls="band")
+    for dot in row.dots:
+        canvas.marker("circle", at(dot), y + 8, cls=colour, size=1.6)
+    if row.low is not None and row.high is not None:
+        canvas.line(
+            at(max(row.low, extent[0])), y, at(min(row.high, extent[1])), y, cls=colour, width=2.5 if row.strong else 2
+        )
+    canvas.marker("square" if contrast else shape, at(row.estimate), y, cls=colour, size=5.5 if row.strong else 5)
+
+
+def _extent(panel: Panel) -> tuple[float, float]:
+    values = [v for r in panel.rows for v in (r.estimate, r.low, r.high, *r.dots) if v is not None]
+    if panel.zero:
+        values.append(0.0)
+    low, high = min(values), max(values)
+    if not panel.zero and low >= 0 and high <= 1.0:
+        return 0.0, 1.0
+    pad = (high - low or abs(high) or 1.0) * 0.06
+    return (low - pad, high + pad)

@@ -1,0 +1,118 @@
+"""What figures and tables share: a condition's colour and marker, the words for a contrast or score, and the Figure
+record.
+
+A condition keeps its look through the whole report, so a reader learns it once.
+Not covered: drawing (forest.py, lines.py), which figures a report has (figures.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from leaven.core.types import Finding
+from leaven.report.facts import ReportData, Score
+from leaven.report.svg import LIGHT, SHAPES, Canvas
+from leaven.report.wording import level_text
+
+WIDE, NARROW = 860.0, 340.0
+"""Widths in px of the two drawings of every figure."""
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One figure: its drawing function, the words a screen reader says, the caption and the id of the table with its
+    numbers.
+    """
+
+    name: str
+    title: str
+    description: str
+    caption: str
+    table: str
+    draw: Callable[[float], Canvas]
+
+    def wide(self) -> str:
+        """Return the drawing for screens of 860 px and more, and for paper."""
+        return self.draw(WIDE).render(f"{self.name}-w", self.title, self.description, cls="wide")
+
+    def narrow(self) -> str:
+        """Return the drawing for phones."""
+        return self.draw(NARROW).render(f"{self.name}-n", self.title, self.description, cls="narrow")
+
+    def standalone(self) -> str:
+        """Return a self-contained SVG file in the light colours."""
+        return self.draw(WIDE).render(self.name, self.title, self.description, standalone=True) + "\n"
+
+
+def mark(style: int) -> tuple[str, str]:
+    """Return the colour class and marker shape of the condition with index `style`; 49 pairs before one repeats."""
+    return f"c{style % len(LIGHT)}", SHAPES[(style + style // len(LIGHT)) % len(SHAPES)]
+
+
+def styles(data: ReportData) -> dict[str, int]:
+    """Return the style index of each condition, in the order in which the study names them."""
+    names = [c.name for c in data.conditions] + [s.condition for s in data.scores] + [c.condition for c in data.curves]
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
+
+
+def contrast_label(contrast: Finding) -> str:
+    """Return "treatment vs control" and the level, without the measure and its items, which stand beside it."""
+    benchmark, metric = contrast_measure(contrast)
+    return contrast.title.replace(f": {metric} on {benchmark}", "", 1)
+
+
+def is_binary(contrast: Finding) -> bool:
+    """Return whether a contrast is between pass rates, whose differences are shown in percentage points."""
+    return bool(contrast.data.get("binary"))
+
+
+def contrast_margin(contrast: Finding) -> float | None:
+    """Return the margin within which the rule says "no difference", else the minimum detectable effect."""
+    margin = contrast.data.get("margin")
+    return float(margin) if margin else contrast.mde
+
+
+def contrast_measure(contrast: Finding) -> tuple[str, str]:
+    """Return (benchmark with its restriction of items, metric) of a contrast."""
+    benchmark, metric = (
+        str(contrast.data.get("benchmark", "")),
+        str(contrast.data.get("metric", "") or contrast.unit or "score"),
+    )
+    _, found, rest = contrast.title.partition(f": {metric} on {benchmark}")
+    return benchmark + (rest.split(" @ ")[0] if found else ""), metric
+
+
+def score_measure(score: Score) -> tuple[str, str]:
+    """Return (benchmark with its restriction of items, metric) of a score."""
+    return score.benchmark + (f" ({score.scope})" if score.scope else ""), score.metric
+
+
+def series_label(condition: str, level: str) -> str:
+    """Return "condition" or "condition (learning_rate = 0.001)"."""
+    cell = level_text(level)
+    return f"{condition} ({cell})" if cell else condition
+
+
+def measure_words(metric: str, benchmark: str) -> str:
+    """Return "accuracy on lists"."""
+    name = metric.replace("_", " ")
+    return f"{name} on {benchmark}" if benchmark else name
+
+
+def grouped(rows: Iterable[T], key: Callable[[T], object]) -> dict[tuple[str, str], list[T]]:
+    """Return rows by key, in the order in which keys first occur."""
+    groups: dict[tuple[str, str], list[T]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)  # type: ignore[arg-type]
+    return groups
+
+
+def scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """Return the map from [low, high] to [start, end] px; values outside are held at the ends."""
+    span = high - low or 1.0
+    return lambda value: start + (min(max(value, low), high) - low) / span * (end - start)
