@@ -4,6 +4,7 @@ A program is expected to end with one of the statuses given; "pass" means that i
 the allow-list does not prove harmless is refused, which is the right verdict there too.
 """
 
+# ruff: noqa: E501  (a program a line)
 import os
 import subprocess
 import sys

@@ -19,6 +19,7 @@ from leaven.core.sandbox.worker import Outcome, Worker, WorkerLost
 from leaven.errors import Interrupted
 
 SHARED = 16
+BESIDE, LOST = 2, 3  # attempts: tests next to the program, after a vanished worker
 _WINDOW = 4096
 _FINAL_IN_SHARED = {"pass", "fail", "syntax"}
 
@@ -80,13 +81,15 @@ class _Pool:
 
     def __init__(self, tier: str, count: int, strict: bool, unsafe: bool, share: int) -> None:
         self.tier, self.count, self.strict, self.unsafe, self.share = tier, count, strict, unsafe, share
+        self._lone = "shared" if tier == "D" and not unsafe else "alone"  # how a program runs by itself
         self._fresh: deque[tuple[int, Job]] = deque()
-        self._again: deque[tuple[int, Job, str, int]] = deque()
+        self._again: deque[tuple[int, Job, int, str, bool]] = deque()
         self._results: dict[int, Result] = {}
         self._lock = threading.Condition()
         self._closed = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
+        self._workers: set[Worker] = set()
 
     def put(self, index: int, job: Job) -> None:
         """Queue a job; start a thread when there is work for one more."""
@@ -110,9 +113,11 @@ class _Pool:
             return self._results.pop(index)
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers and what they run, at once."""
         with self._lock:
             self._closed = True
+            for worker in self._workers:
+                worker.hang_up()
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
@@ -123,19 +128,16 @@ class _Pool:
         worker = None
         try:
             while (batch := self._next()) is not None:
-                if worker is None:
-                    worker = Worker(self.tier)
+                worker = worker or self._start()
                 entries, mode, strict = batch
                 try:
                     outcomes = worker.run([e[1] for e in entries], mode, strict=strict, unsafe=self.unsafe)
                 except WorkerLost as problem:
-                    worker.close()
-                    worker = None
+                    worker = self._end(worker)
                     self._after_loss(entries, mode, str(problem))
                     continue
                 if any(o.ended.startswith("judge") for o in outcomes):
-                    worker.close()
-                    worker = None
+                    worker = self._end(worker)
                 self._settle(entries, mode, outcomes)
         except BaseException as problem:
             with self._lock:
@@ -143,16 +145,28 @@ class _Pool:
                 self._lock.notify_all()
         finally:
             if worker is not None:
-                worker.close()
+                self._end(worker)
+
+    def _start(self) -> Worker:
+        worker = Worker(self.tier)
+        with self._lock:
+            self._workers.add(worker)
+            if self._closed:
+                worker.hang_up()
+        return worker
+
+    def _end(self, worker: Worker) -> None:
+        with self._lock:
+            self._workers.discard(worker)
+        worker.close()
 
     def _next(self) -> tuple[list[tuple[int, Job, int]], str, bool] | None:
         """Return (entries, mode, strict) of the next batch: reruns first, else fresh jobs with equal limits."""
         with self._lock:
             while not self._closed:
                 if self._again:
-                    index, job, mode, attempt = self._again.popleft()
-                    strict = self.strict and mode != "beside"
-                    return [(index, job, attempt)], "alone" if mode == "beside" else mode, strict
+                    *entry, mode, strict = self._again.popleft()
+                    return [tuple(entry)], mode, strict
                 if self._fresh:
                     return self._fresh_batch()
                 self._lock.wait()
@@ -163,7 +177,7 @@ class _Pool:
         if _is_script(job):
             return [(index, job, 0)], "script", self.strict
         if self.share == 1 or job.stdin is not None:
-            return [(index, job, 0)], "shared" if self.tier == "D" and not self.unsafe else "alone", self.strict
+            return [(index, job, 0)], self._lone, self.strict
         entries = [(index, job, 0)]
         size = max(1, min(self.share, (len(self._fresh) + self.count) // self.count))
         while self._fresh and len(entries) < size:
@@ -175,20 +189,15 @@ class _Pool:
 
     def _settle(self, entries: list[tuple[int, Job, int]], mode: str, outcomes: list[Outcome]) -> None:
         """Turn final outcomes into results; queue the others again."""
-        lone = "shared" if self.tier == "D" and not self.unsafe else "alone"
         with self._lock:
             for (index, job, attempt), outcome in zip(entries, outcomes, strict=True):
+                refused_for_good = outcome.status == "refused" and self._lone == "shared"
                 if outcome.status == "skipped":
                     self._fresh.appendleft((index, job))
-                elif outcome.status == "unsendable" and self.strict and attempt < 2:
-                    self._again.append((index, job, "beside" if lone == "alone" else lone, 2))
-                elif mode == "shared" and attempt == 0 and outcome.status not in _FINAL_IN_SHARED:
-                    if outcome.status == "refused" and lone == "shared":
-                        self._results[index] = self._result(job, outcome, mode, attempt)
-                    else:
-                        self._again.append((index, job, lone, 1))
-                elif outcome.status == "tests_died" and attempt < 2:
-                    self._again.append((index, job, lone, 2))
+                elif outcome.status == "unsendable" and self.strict and attempt < BESIDE:
+                    self._again.append((index, job, BESIDE, self._lone, False))
+                elif mode == "shared" and attempt == 0 and outcome.status not in _FINAL_IN_SHARED and not refused_for_good:
+                    self._again.append((index, job, 1, self._lone, self.strict))
                 else:
                     self._results[index] = self._result(job, outcome, mode, attempt)
             self._lock.notify_all()
@@ -197,16 +206,15 @@ class _Pool:
         """A worker vanished under its batch: every job once more, alone; twice lost is the harness's own error."""
         with self._lock:
             for index, job, attempt in entries:
-                if attempt >= 3:
+                if attempt == LOST:
                     self._results[index] = Result(job.id, "harness_error", f"the worker was lost twice: {why}", tier=self.tier)
                 else:
-                    lone = "shared" if self.tier == "D" and not self.unsafe else "alone"
-                    self._again.append((index, job, "script" if mode == "script" else lone, 3))
+                    self._again.append((index, job, LOST, "script" if mode == "script" else self._lone, self.strict))
             self._lock.notify_all()
 
     def _result(self, job: Job, outcome: Outcome, mode: str, attempt: int) -> Result:
         status, detail = verdict(job, outcome, mode)
-        if attempt == 2 and self.strict:
+        if attempt == BESIDE and self.strict:
             detail = f"checked in the program's own process. {detail}".strip()
         return Result(job.id, status, detail, outcome.cpu_s, outcome.wall_s, self.tier, outcome.printed[-2000:])
 
@@ -250,12 +258,12 @@ def _of_process(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
         return "crash", f"ended by {name}"
     if mode != "script":
         return "error", f"the program ended its process (exit code {code}) before its tests were through"
-    if code == 76 and outcome.printed.startswith("the program holds "):
-        return "harness_error", f"refused at tier D: {outcome.printed.strip()} (ask for unsafe execution to run it anyway)"
-    if code == 77 and outcome.printed.endswith("MemoryError\n"):
+    if code == 76 and outcome.errors.startswith("the program holds "):
+        return "harness_error", f"refused at tier D: {outcome.errors.strip()} (ask for unsafe execution to run it anyway)"
+    if code == 77 and outcome.errors.endswith("MemoryError\n"):
         return "memory", "MemoryError"
     if code:
-        lines = outcome.printed.rstrip().splitlines()
+        lines = outcome.errors.rstrip().splitlines()
         return "error", f"exit code {code}" + (f": {lines[-1][:300]}" if lines else "")
     if job.expected_stdout is not None and not same_output(outcome.printed, job.expected_stdout):
         return "fail", "the output differs from the expected one"

@@ -35,11 +35,15 @@ class TierUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one job of a batch: the judge's word (empty when it got none) and the worker's report."""
+    """What became of one job of a batch: the judge's word (empty when it got none) and the worker's report.
+
+    `printed` is stdout (with stderr, unless the job is a script), `errors` a script's stderr.
+    """
 
     status: str
     detail: str
     printed: str
+    errors: str
     cpu_s: float
     wall_s: float
     ended: str
@@ -100,8 +104,7 @@ class Worker:
             self._channel.send(task)
             if mode != "script":
                 tests = [{"tests": list(j.tests), "entry_point": j.entry_point} for j in jobs]
-                self._judge.send({"n": self._n, "jobs": tests, "strict": strict, "cpu_s": limits.cpu_s, "unsafe": unsafe,
-                                  "trusted": False})
+                self._judge.send({"n": self._n, "jobs": tests, "strict": strict, "cpu_s": limits.cpu_s, "unsafe": unsafe})
             report = self._channel.receive()
             for _ in report["jobs"]:
                 _, index, *word = self._judge.receive()
@@ -121,8 +124,16 @@ class Worker:
             ended = "output_limit"
         if mode == "script":
             status, ended = "", report["reason"]
-        return Outcome(status, detail, printed or (report["stdout"] if n_jobs == 1 else ""), cpu_s, wall_s, ended,
+        return Outcome(status, detail, printed or (report["stdout"] if n_jobs == 1 else ""), report["stderr"], cpu_s, wall_s, ended,
                        report["status"])
+
+    def hang_up(self) -> None:
+        """End the conversation from any thread: the worker kills what it runs and `run` raises WorkerLost."""
+        for sock in (self._control, self._verdicts):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # already closed
 
     def close(self) -> None:
         """End the worker and all it started; remove its folder."""

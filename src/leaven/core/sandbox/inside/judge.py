@@ -9,14 +9,18 @@ process; others in a fork of it. Details go to the supervisor only: the worker t
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import re
+import resource
 import sys
 from types import CodeType, FunctionType
 from typing import Any
 
 import allow
 import plaindata
+
+Verdict = tuple[str, str, str]  # status, detail, what the program printed
 
 _CALLS_CHECK = re.compile(r"^check\(", re.MULTILINE)
 _OWN_CHECK = re.compile(r"^def check\(", re.MULTILINE)
@@ -227,36 +231,52 @@ class Judge:
 
     def judge(self, link: Link, index: int, job: dict, batch: dict) -> str:
         """Judge one job and report it; return its status."""
+        status, detail, printed = self.verdict(link, index, job, batch)
+        self.supervisor.send([batch["n"], index, status, detail[:1000], printed])
+        self.tell("l" if status == "lost" else "j", index)
+        return status
+
+    def verdict(self, link: Link, index: int, job: dict, batch: dict) -> Verdict:
+        """Return the verdict on one job, in this process or, for tests that may do anything, in a fork of it."""
         try:
             codes = [compile(t, f"<tests {n}>", "exec", dont_inherit=True) for n, t in enumerate(job["tests"])]
         except (SyntaxError, ValueError, MemoryError, RecursionError) as problem:
-            return self.report(index, batch, "error", f"the tests do not compile: {type(problem).__name__}: {problem}")
+            return "error", f"the tests do not compile: {type(problem).__name__}: {problem}", ""
         reason = next((r for c in codes if (r := allow.reason_against(c, self.modules))), "")
-        if not reason or batch["trusted"]:
+        if not reason:
             return self.run(link, index, job, codes, batch)
         if self.tier == "D" and not batch["unsafe"]:
-            return self.report(index, batch, "refused", f"the tests hold {reason}")
+            return "refused", f"the tests hold {reason}", ""
         return self.run_apart(link, index, job, codes, batch)
 
-    def run_apart(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> str:
-        """Run tests that may do anything in a fork, so that the next job meets a clean judge."""
-        import resource
-
+    def run_apart(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> Verdict:
+        """Run tests in a fork, so that the next job meets a clean judge."""
+        read, write = os.pipe()
         child = os.fork()
         if not child:
-            code = 3
             try:
-                resource.setrlimit(resource.RLIMIT_CPU, (int(batch["cpu_s"]) + 1, int(batch["cpu_s"]) + 1))
-                code = {"lost": 1, "forged": 1, "memory": 1, "output_limit": 1}.get(self.run(link, index, job, codes, batch), 0)
+                self.supervisor.sock.close()
+                self.control.close()
+                os.close(read)
+                cpu_s = int(batch["cpu_s"]) + 1
+                resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
+                verdict = json.dumps(self.run(link, index, job, codes, batch)).encode()
+                while verdict:
+                    verdict = verdict[os.write(write, verdict):]
             finally:
-                os._exit(code)
+                os._exit(0)
+        os.close(write)
+        data = b"".join(iter(lambda: os.read(read, 1 << 16), b""))
+        os.close(read)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        link.count += 1 << 20
-        if code in (0, 1):
-            return "lost" if code else "pass"
-        return self.report(index, batch, "tests_died", f"the tests ended their own process ({code})")
+        link.count += 1 << 20  # the fork used nonces of its own
+        try:
+            status, detail, printed = json.loads(data)
+        except ValueError:
+            return "tests_died", f"the tests ended their own process ({code})", ""
+        return str(status), str(detail), str(printed)
 
-    def run(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> str:
+    def run(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> Verdict:
         """Load the program in the candidate, run the tests here."""
         place = [0]
         try:
@@ -266,7 +286,7 @@ class Judge:
             wanted.add(job["entry_point"])
             loaded = link.ask("load", index, sorted(n for n in wanted if n and not n.startswith("__")))
             if loaded[0] == "refused":
-                return self.report(index, batch, "refused", f"the program holds {loaded[1]}")
+                return "refused", f"the program holds {loaded[1]}", ""
             if batch["strict"]:
                 self.run_tests(link, job, codes, own_names(loaded[0], wanted, job["entry_point"]), place)
             else:
@@ -281,7 +301,7 @@ class Judge:
             except (Exception, Lost, Forged, TooLarge) as problem:
                 if status == "pass":
                     status, detail = classify(problem, place[0], job["tests"])
-        return self.report(index, batch, status, detail, printed)
+        return status, detail, printed
 
     def run_tests(self, link: Link, job: dict, codes: list[CodeType], found: dict[str, Any], place: list[int]) -> None:
         """Execute every test text in one namespace; call `check(entry_point)` where the tests define it but never call it."""
@@ -299,12 +319,6 @@ class Judge:
             if job["entry_point"] not in space:
                 raise NameError(f"the program does not define {job['entry_point']!r}")
             space["check"](space[job["entry_point"]])
-
-    def report(self, index: int, batch: dict, status: str, detail: str, printed: str = "") -> str:
-        """Send the verdict to the supervisor, and to the worker only that there is one."""
-        self.supervisor.send([batch["n"], index, status, detail[:1000], printed])
-        self.tell("l" if status == "lost" else "j", index)
-        return status
 
 
 def own_names(found: Any, wanted: set[str], entry_point: str) -> dict[str, Any]:

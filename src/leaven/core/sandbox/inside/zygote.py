@@ -78,16 +78,15 @@ class Zygote:
         finally:
             os._exit(0)
 
-    def start_candidate(self, task: dict, rpc: _socket.socket | None, stdin: int, stdout: int, folder: str) -> int:
+    def start_candidate(self, task: dict, rpc: _socket.socket | None, stdio: tuple[int, int, int], folder: str) -> int:
         """Fork a child that serves the judge over `rpc`, or runs a script when there is none."""
         pid = self.cage.fork()
         if pid:
             return pid
         status = 98
         try:
-            os.dup2(stdin, 0)
-            os.dup2(stdout, 1)
-            os.dup2(stdout, 2)
+            for place, fd in enumerate(stdio):
+                os.dup2(fd, place)
             if rpc is not None:
                 os.dup2(rpc.fileno(), RPC_FD)
             self.become(folder, task["limits"], RPC_FD + 1 if rpc is not None else RPC_FD)
@@ -128,26 +127,29 @@ class Zygote:
         script = task["mode"] == "script"
         folder = self.new_folder()
         stdin = open_stdin(task["stdin"], self.cage.scratch if self.cage.tier in "CD" else "/tmp")
-        out_read, out_write = os.pipe()
-        os.set_blocking(out_read, False)
+        pipes = [os.pipe() for _ in range(2 if script else 1)]  # a script's stderr is no part of its answer
+        for read, _ in pipes:
+            os.set_blocking(read, False)
         rpc = theirs = None
         if not script:
             if not self.judge_pid:
                 self.start_judge()
             rpc, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        pid = self.start_candidate(task, theirs, stdin, out_write, folder)
-        os.close(out_write)
+        pid = self.start_candidate(task, theirs, (stdin, pipes[0][1], pipes[-1][1]), folder)
         os.close(stdin)
+        for _, write in pipes:
+            os.close(write)
         if theirs is not None:
             theirs.close()
             send_socket(self.judge_control, rpc)
             rpc.close()
-        watch = Watch(self, task, pid, out_read)
+        watch = Watch(self, task, pid, [read for read, _ in pipes])
         try:
             watch.until_over()
         finally:
             report = watch.end()
-            os.close(out_read)
+            for read, _ in pipes:
+                os.close(read)
             if folder:
                 remove_tree(folder)
         return report
@@ -171,12 +173,12 @@ class Zygote:
 class Watch:
     """Watches one candidate (and the judge beside it) against the limits of its task."""
 
-    def __init__(self, zygote: Zygote, task: dict, pid: int, output: int) -> None:
-        self.zygote, self.task, self.pid, self.output = zygote, task, pid, output
+    def __init__(self, zygote: Zygote, task: dict, pid: int, outputs: list[int]) -> None:
+        self.zygote, self.task, self.pid = zygote, task, pid
+        self.outputs = {fd: bytearray() for fd in outputs}
         self.limits = task["limits"]
         self.reason = ""
         self.jobs: list[list[float]] = []
-        self.text = bytearray()
         self.n_output = 0
         self.notices = b""
         self.begun = self.wall_mark = time.monotonic()
@@ -188,7 +190,8 @@ class Watch:
         """Return when the judge is through, the script has ended, or a limit is broken (then `reason` names it)."""
         script = self.task["mode"] == "script"
         poll = select.poll()
-        poll.register(self.output, select.POLLIN)
+        for fd in self.outputs:
+            poll.register(fd, select.POLLIN)
         supervisor = self.zygote.control.sock.fileno()
         poll.register(supervisor, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
         other = -1
@@ -204,8 +207,8 @@ class Watch:
                 for fd, what in ready:
                     if fd == supervisor:
                         self.kill_everything()
-                    if fd == self.output and (not self.read_output() or what & select.POLLHUP and not what & select.POLLIN):
-                        poll.unregister(self.output)
+                    if fd in self.outputs and (not self.read_output(fd) or what & select.POLLHUP and not what & select.POLLIN):
+                        poll.unregister(fd)
                     if fd == other:
                         self.read_notices() if not script else self.finish()
                 if script and other < 0 and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -237,17 +240,17 @@ class Watch:
         self.over = True
         self.reason = self.reason or reason
 
-    def read_output(self) -> bool:
+    def read_output(self, fd: int) -> bool:
         """Take what the child printed; False at end of file."""
         while True:
             try:
-                part = os.read(self.output, 1 << 16)
+                part = os.read(fd, 1 << 16)
             except BlockingIOError:
                 return True
             if not part:
                 return False
             self.n_output += len(part)
-            self.text += part
+            self.outputs[fd] += part
             if self.n_output > self.limits["output_bytes"]:
                 self.finish("output_limit")
                 return True
@@ -286,16 +289,14 @@ class Watch:
         if self.task["mode"] != "script" and not self.judged:
             self.await_judge()
         if not self.reason:
-            self.read_output()
-        if self.task["mode"] == "shared":
-            text = ""
-        else:
-            text = self.text[-self.limits["output_bytes"] - 1:].decode("utf-8", "replace")
+            for fd in self.outputs:
+                self.read_output(fd)
+        texts = ["" if self.task["mode"] == "shared" else t.decode("utf-8", "replace") for t in self.outputs.values()]
         if self.reason.startswith("judge"):
             os.kill(self.zygote.judge_pid, signal.SIGKILL)
             os.waitpid(self.zygote.judge_pid, 0)
         return {"n": self.task["n"], "reason": self.reason, "status": status, "cpu_s": usage.ru_utime + usage.ru_stime,
-                "wall_s": wall, "jobs": self.jobs, "stdout": text, "max_rss_bytes": usage.ru_maxrss * (1024 if cages.LINUX else 1)}
+                "wall_s": wall, "jobs": self.jobs, "stdout": texts[0], "stderr": texts[-1] if len(texts) > 1 else "", "max_rss_bytes": usage.ru_maxrss * (1024 if cages.LINUX else 1)}
 
     def ended_by_itself(self) -> bool:
         """Return whether the child whose socket closed is dead or dies within a moment (else it closed the socket and lives on)."""
