@@ -38,9 +38,9 @@ INTRO = """\
 
 The tables that leaven writes, as Parquet. This page is generated from `src/leaven/core/tables.py` (`make docs`).
 
-Every name below is a link in the run folder `runs/STUDY/`; what it leads to lies in the store under its content key, with
-a manifest: which step made it, from which inputs, on which machine (`leaven why runs/STUDY ARTIFACT`). Where a study
-varies something, the level stands between condition and seed.
+Every name below is a link in the run folder `runs/STUDY/`; what it leads to lies in the store under its content key,
+with a manifest: which step made it, from which inputs, on which machine (`leaven why runs/STUDY ARTIFACT`). Where a
+study varies something, the level stands between condition and seed.
 
 Open a table with any Parquet reader, or ask in SQL: `leaven results runs/STUDY --sql 'select * from results limit 5'`.
 Times are never part of an artifact's identity; they live in tables called timings. Where a column counts, its name says
