@@ -293,7 +293,7 @@ class Layer(nn.Module):
         c = self.config
         split = qkv.unflatten(-1, (c.heads + 2 * c.kv_heads, c.head_size))
         # the same rotation in real arithmetic: compilers do not fuse complex numbers
-        cos, sin = torch.view_as_real(turn).to(qkv.dtype).unbind(-1)
+        cos, sin = (torch.view_as_real(turn).to(qkv.dtype) if turn.is_complex() else turn).unbind(-1)
         even, odd = split[:, :, : c.heads + c.kv_heads].unflatten(-1, (-1, 2)).unbind(-1)
         turned = torch.stack([even * cos - odd * sin, odd * cos + even * sin], -1).flatten(-2).transpose(1, 2)
         return turned[:, : c.heads], turned[:, c.heads :], split[:, :, c.heads + c.kv_heads :].transpose(1, 2)
@@ -394,6 +394,8 @@ class TinyModel(nn.Module):
         if self.turn.device != x.device:
             self.turn = self.turn.to(x.device)
         turn = self.turn[: ids_BT.shape[1]] if positions_BT is None else self.turn[positions_BT]
+        if self.kernels == "plain":
+            turn = torch.view_as_real(turn).to(x.dtype)
         for i, layer in enumerate(self.layers):
             last = i == len(self.layers) - 1
             x = layer(x, turn, mask, self.kernels, cache[i] if cache else None, at if last else None)
