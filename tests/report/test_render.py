@@ -265,3 +265,17 @@ def test_the_methods_name_what_was_done():
         "data.stages.sft.format",
     ):
         assert words in text, words
+
+
+def test_scores_on_the_items_of_the_primary_contrast_come_first():
+    data = made()
+    overall = [s for s in data.scores if s.difficulty is None]
+    unseen = [replace(s, scope="unseen items", seen=False, estimate=0.123, n_items=160) for s in overall]
+    other = [replace(s, benchmark="other") for s in overall]
+    primary = replace(data.contrasts[0], data={**data.contrasts[0].data, "where": {"seen": False}})
+    data = without(data, contrasts=(primary, *data.contrasts[1:]), scores=(*overall, *unseen, *other))
+    assert [(s.benchmark, s.scope) for s in data.leading_scores()] == [("lists", "unseen items")] * 4 + [
+        ("other", "")
+    ] * 4
+    parsed = Page(render_html(data))
+    assert parsed.rows["scores"][1][1] == "12.3" and len(parsed.rows["scores-2"]) == len(parsed.rows["scores-3"]) == 5

@@ -123,8 +123,7 @@ def _errors(rows: Sequence[Any]) -> list[list[float]]:
 
 def _forest(data: ReportData, sheet: Any) -> None:
     contrasts = [c for c in data.contrasts if c.estimate is not None and c.data.get("difficulty") is None][:60]
-    scope = data.primary_scope()
-    scores = [s for s in data.scores if s.difficulty is None and s.scope == scope and s.estimate is not None][:60]
+    scores = [s for s in data.leading_scores() if s.estimate is not None][:60]
     sheet.set_size_inches(6.5, 1.6 + 0.26 * (len(contrasts) + len(scores)))
     parts = [rows for rows in (contrasts, scores) if rows]
     axes = sheet.subplots(len(parts), 1, squeeze=False, height_ratios=[len(p) + 1 for p in parts])[:, 0]

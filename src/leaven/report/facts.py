@@ -160,14 +160,17 @@ class ReportData:
         """Return whether a contrast answers the question (one for each level of what the study varies)."""
         return bool(self.primary) and contrast.id == self.primary or bool(contrast.data.get("primary"))
 
-    def primary_scope(self) -> str:
-        """Return the scope of the scores that the primary contrast compares, "" when that is not a part of the items
-        scored apart.
+    def leading_scores(self) -> tuple[Score, ...]:
+        """Return the scores that stand first: over the items of the primary contrast where they are scored apart, else all.
+
+        Only contrasts restricted to seen or to unseen items have such scores.
         """
         primary = self.primary_contrast()
         where = dict(primary.data.get("where") or {}) if primary else {}
         scope = SCOPES.get(where["seen"], "") if set(where) == {"seen"} else ""
-        return scope if any(s.scope == scope for s in self.scores) else ""
+        apart = {(s.benchmark, s.metric) for s in self.scores if s.scope and s.scope == scope}
+        overall = (s for s in self.scores if s.difficulty is None)
+        return tuple(s for s in overall if s.scope == (scope if (s.benchmark, s.metric) in apart else ""))
 
     def primary_contrast(self) -> Finding | None:
         """Return the declared primary contrast, or None when the study declares none or it was not computed."""

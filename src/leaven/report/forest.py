@@ -123,8 +123,7 @@ def _panels(data: ReportData) -> list[Panel]:
                 len(group) - len(rows),
             )
         )
-    scope = data.primary_scope()
-    overall = [s for s in data.scores if s.difficulty is None and s.estimate is not None and s.scope == scope]
+    overall = [s for s in data.leading_scores() if s.estimate is not None]
     for (benchmark, metric), scores in grouped(overall, score_measure).items():
         rows = tuple(
             Row(

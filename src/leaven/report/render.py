@@ -20,7 +20,6 @@ from leaven.core.step import StepContext, step
 from leaven.report.exports import write_exports
 from leaven.report.facts import ReportData
 from leaven.report.figures import figures
-from leaven.report.marks import score_measure
 from leaven.report.methods import methods
 from leaven.report.read import read_report
 from leaven.report.references import cited
@@ -36,7 +35,7 @@ from leaven.report.rows import (
     mixture_table,
     no_primary,
     samples_note,
-    score_row,
+    score_tables,
     shared_measure,
     shown_item,
     warning_list,
@@ -91,11 +90,7 @@ def _context(data: ReportData) -> dict[str, Any]:
     provenance = Provenance(data)
     contrasts = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is None]
     contrasts_deep = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
-    overall = [s for s in data.scores if s.difficulty is None]
-    measures = list(
-        dict.fromkeys(score_measure(s) for s in sorted(overall, key=lambda s: s.scope != data.primary_scope()))
-    )
-    scores = [score_row(s, data, provenance) for s in sorted(overall, key=lambda s: measures.index(score_measure(s)))]
+    scores = score_tables(data, provenance)
     by_difficulty = difficulty_tables(data, provenance)
     references = cited(data.references, data.version)
     context = {
@@ -104,7 +99,6 @@ def _context(data: ReportData) -> dict[str, Any]:
         "contrasts_deep": contrasts_deep,
         "scores": scores,
         "by_difficulty": by_difficulty,
-        "score_measure": shared_measure(scores),
         "contrast_measure": shared_measure(contrasts),
         "provenance": provenance.rows,
         "primary": next((c for c in contrasts if c["primary"] and c["estimate"] != MISSING), None),

@@ -134,6 +134,20 @@ def score_row(score: Score, data: ReportData, provenance: Provenance) -> dict[st
     }
 
 
+def score_tables(data: ReportData, provenance: Provenance) -> list[dict[str, Any]]:
+    """Return one table per measure, that of the primary contrast's items first; other parts of the items are folded."""
+    leading = data.leading_scores()
+    tables: dict[tuple[str, str], list[Score]] = {}
+    for score in sorted((s for s in data.scores if s.difficulty is None), key=lambda s: s not in leading):
+        tables.setdefault(score_measure(score), []).append(score)
+    built: list[dict[str, Any]] = []
+    for scores in tables.values():
+        rows = [score_row(s, data, provenance) for s in scores]
+        ident = f"scores-{len(built) + 1}" if built else "scores"
+        built.append({"id": ident, "rows": rows, "measure": rows[0]["measure"], "open": scores[0] in leading})
+    return built
+
+
 def difficulty_tables(data: ReportData, provenance: Provenance) -> list[dict[str, Any]]:
     """Return one table per benchmark metric: a row per condition, a column per (difficulty, seen), cells with their
     intervals.
@@ -314,7 +328,8 @@ def mixture_table(data: ReportData) -> dict[str, Any]:
                 ],
             }
         )
-    return {"sources": sources, "rows": rows}
+    units = {row["unit"] for row in rows}
+    return {"sources": sources, "rows": rows, "unit": units.pop() if len(units) == 1 else ""}
 
 
 def shown_item(shown: Shown, data: ReportData) -> dict[str, Any]:
