@@ -172,12 +172,20 @@ def status_text(found: Mapping[str, Any]) -> str:
 
 
 def table_text(frame: pl.DataFrame) -> str:
-    """Return a data frame as text with all its rows and columns."""
-    import polars as pl
+    """Return a data frame as aligned text: all rows, three significant decimals, lists as their length, empty columns left out."""
+    kept = [c for c in frame.columns if frame[c].null_count() < frame.height and not (c == "level" and set(frame[c]) == {"{}"})]
+    return columns([[_cell(v) for v in row] for row in frame.select(kept).iter_rows()], kept)
 
-    with pl.Config(tbl_rows=200, tbl_cols=40, tbl_width_chars=200, fmt_str_lengths=60, tbl_hide_dataframe_shape=True,
-                   tbl_hide_column_data_types=True, float_precision=4):
-        return str(frame)
+
+def _cell(value: Any) -> str:
+    """Return one value of a table as text."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
+    if isinstance(value, list):
+        return str(len(value))
+    return " ".join(str(value).split())
 
 
 def checks_text(checks: Sequence[Check]) -> str:
