@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ import pytest
 from ruamel.yaml import YAML
 
 import leaven
+import leaven.evals.benchmarks  # the built-in ones are registered before a fixture remembers them
 from leaven.core.tables import ORDER, SEGMENTS, read_table
+from leaven.data.formats import FORMATS
+from leaven.data.schedules import SCHEDULES
+from leaven.data.sources.shapes import SHAPES
+from leaven.data.sources.world.families import FAMILIES
 from leaven.engine.store import follow
 from leaven.errors import StudyError
+from leaven.evals.harness import BENCHMARKS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extend.md"
 BLOCK = re.compile(r"^(?:In )?`([\w.]+)`:\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -45,11 +52,16 @@ def follow_recipe(title: str, folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in an empty folder with its own store."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder with its own store; what plugins register in this process is taken back afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LEAVEN_STORE", str(tmp_path / "store"))
-    return tmp_path
+    tables: list[dict[str, Any]] = [FAMILIES, SHAPES, *(r._entries for r in (FORMATS, SCHEDULES, BENCHMARKS))]
+    before = [dict(table) for table in tables]
+    yield tmp_path
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 def artifact(run: str, name: str) -> Path:
@@ -97,6 +109,23 @@ def test_named_shape_reads_the_file(here: Path) -> None:
         assert report.outcome is not None and report.outcome.exit_code == 0
 
 
+def test_a_taken_name_is_refused(here: Path) -> None:
+    study = follow_recipe("A response format", here)
+    plugin = here / "my_format.py"
+    text = plugin.read_text(encoding="utf-8").replace('@FORMATS("dots_code")', '@FORMATS("code_only")')
+    plugin.write_text(text, encoding="utf-8")
+    with pytest.raises(StudyError, match="two formats are called 'code_only'"):
+        leaven.plan(study)
+
+
+def test_two_plugins_need_two_names(here: Path) -> None:
+    (here / "other").mkdir()
+    (here / "other" / "my_format.py").write_text("", encoding="utf-8")
+    study = follow_recipe("A response format", here, plugins=["./my_format.py", "./other/my_format.py"])
+    with pytest.raises(StudyError, match="different file names"):
+        leaven.plan(study)
+
+
 def test_a_plugin_that_fails_is_named(here: Path) -> None:
     study = follow_recipe("A schedule", here)
     (here / "my_schedule.py").write_text("import nothing_of_that_name\n", encoding="utf-8")
@@ -104,13 +133,19 @@ def test_a_plugin_that_fails_is_named(here: Path) -> None:
         leaven.plan(study)
 
 
-def test_benchmark_recipe_runs_to_its_answer(here: Path) -> None:
-    result = leaven.run(follow_recipe("A benchmark", here), workers=1)
+def test_benchmark_recipe_runs_and_a_changed_plugin_is_noticed(here: Path) -> None:
+    study = follow_recipe("A benchmark", here)
+    result = leaven.run(study, workers=1)
     assert result.exit_code == 0 and not result.failed
     assert result.report is not None and result.report.is_file()
     table = leaven.results("runs/playground").table(benchmark="places")
     assert set(table["metric"]) == {"places_right", "bits_per_byte"}
     assert set(table["n_items"]) == {6}
+    with (here / "my_bench.py").open("a", encoding="utf-8") as plugin:
+        plugin.write("# changed\n")
+    states = {f.node.id: f.state for f in leaven.plan(study).forecasts}
+    assert all(state == "cached" for name, state in states.items() if name.endswith("/model"))
+    assert all(state != "cached" for name, state in states.items() if "/verdicts-" in name)
 
 
 @pytest.mark.slow
