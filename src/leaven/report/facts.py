@@ -161,7 +161,7 @@ class ReportData:
         return bool(self.primary) and contrast.id == self.primary or bool(contrast.data.get("primary"))
 
     def leading_scores(self) -> tuple[Score, ...]:
-        """Return the scores that stand first: over the items of the primary contrast where they are scored apart, else all.
+        """Return the scores that stand first: over the primary contrast's items where those are scored apart, else all.
 
         Only contrasts restricted to seen or to unseen items have such scores.
         """
@@ -174,4 +174,4 @@ class ReportData:
 
     def primary_contrast(self) -> Finding | None:
         """Return the declared primary contrast, or None when the study declares none or it was not computed."""
-        return next((c for c in self.contrasts if c.id == self.primary), None) if self.primary else None
+        return next((c for c in self.contrasts if self.primary and c.id == self.primary), None)

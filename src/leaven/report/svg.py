@@ -86,10 +86,10 @@ class Canvas:
         """Return the SVG element; `ident` must be unique in the page, title and description are what a screen reader
         says.
         """
-        size = (
-            f'viewBox="0 0 {coordinate(self.width)} {coordinate(self.height)}" width="{coordinate(self.width)}" '
-            f'height="{coordinate(self.height)}"'
-        )
+        margin = 16.0 if standalone else 0.0
+        width, height = coordinate(self.width + 2 * margin), coordinate(self.height + 2 * margin)
+        box = f"{coordinate(-margin)} {coordinate(-margin)} {width} {height}"
+        size = f'viewBox="{box}" width="{width}" height="{height}"'
         name = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
         style = f"<style>{STANDALONE_STYLE}</style>" if standalone else ""
         return (
