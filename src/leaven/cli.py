@@ -79,7 +79,7 @@ def why(run: RunPath, artifact: Annotated[str, typer.Argument(help="A step as `s
 
 @app.command()
 def results(run: RunPath, by: Annotated[Optional[list[str]], typer.Option(help="Group by a column (condition, benchmark, difficulty ...); repeatable.")] = None,  # noqa: UP045
-            sql: Annotated[str, typer.Option(help="SQL over the tables results, scores, curves, realised, findings.")] = "",
+            sql: Annotated[str, typer.Option(help="SQL over the tables results, scores, curves, realised, contrasts.")] = "",
             as_json: JsonOption = False) -> None:
     """Print the tables of a run, or query them with SQL."""
     from leaven.api.shown import table_text

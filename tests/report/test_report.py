@@ -15,7 +15,7 @@ from leaven.core.step import StepContext
 from leaven.core.tables import CURVE, REALISED, write_items, write_samples, write_table, write_verdicts
 from leaven.core.types import Example, Item, Sample, Verdict
 from leaven.errors import DataError
-from leaven.report.lineage import lineage
+from leaven.core.lineage import lineage
 from leaven.report.read import read_report, spread_items, thinned
 from leaven.report.render import render_html, report
 

@@ -110,10 +110,9 @@ def _sentence(
         "favours": f"{treatment} does better than {control} in {measure}: {levels}{lower}, {signed}",
         "opposes": f"{treatment} does worse than {control} in {measure}: {levels}{lower}, {signed}",
         "no_difference": f"No difference beyond {named} {difference(margin, effect.binary)} between {treatment} and "
-        "{control} "
-        f"in {measure}: {levels}, {signed}",
+        f"{control} in {measure}: {levels}, {signed}",
         "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure}: {levels}, "
-        "{signed}",
+        f"{signed}",
     }[decision]
     tail = f"{_p_text(effect.p, p_holm, family)}; {_base(effect)}."
     if decision == "inconclusive":

@@ -24,6 +24,7 @@ from leaven.analysis.findings import answer_of, contrast_findings, finding_dict
 from leaven.analysis.scores import SCORES, score_table
 from leaven.analysis.summaries import curve_findings, mixture_findings, score_findings
 from leaven.core.hashing import canonical
+from leaven.core.lineage import lineage
 from leaven.core.step import StepContext, step
 from leaven.core.tables import CURVE, ITEMS, REALISED, RESULTS, VERDICTS, read_table, write_table
 from leaven.core.types import Finding
@@ -50,9 +51,7 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
     realised = _gather(spec.get("orders", ()), inputs, "order", "realised.parquet", REALISED, ALL_REALISED)
     ctx.check_stop()
     scores = _scores(results, items)
-    fingerprints = {
-        str(r["node"]): str(r["fingerprint"]) for r in spec.get("runs", ()) if r.get("node") and r.get("fingerprint")
-    }
+    fingerprints = _fingerprints(spec, inputs)
     findings = [
         *contrast_findings(results, contrasts, fingerprints),
         *score_findings(scores),
@@ -138,6 +137,18 @@ def _join(verdicts: pl.DataFrame, items: pl.DataFrame, where: str, cell: Mapping
         .with_columns(*(pl.lit(v).alias(k) for k, v in cell.items()))
         .select([pl.col(c).cast(t) for c, t in RESULTS.items()])
     )
+
+
+def _fingerprints(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Return run -> where its numbers were computed (spec, else the manifests of its artifacts); empty when all agree."""
+    known = lineage(inputs.values())
+    found = {}
+    for run in spec.get("runs", ()):
+        node = str(run.get("node") or "")
+        machines = [str(run["fingerprint"])] if run.get("fingerprint") else [canonical(dict(m)) for m in known.machines(node)]
+        if node and machines:
+            found[node] = " + ".join(machines)
+    return found if len(set(found.values())) > 1 else {}
 
 
 def _gather(

@@ -3,7 +3,7 @@
 A format is a pure function `format(example, shots=()) -> list[Segment]`. Formats that differ in the order of thought
 and code are built from the same parts with the same markers, so that *only* the order differs: each segment is
 tokenised on its own, hence both orders have the same multiset of tokens, and any extractor that looks for a fence
-finds the code in either (Kou et al. 2025, section 4.2: Seed, C_w/o, C_follow = thought_code, C_precede =
+finds the code in either (Liu et al. 2025, section 4.2: Seed, C_w/o, C_follow = thought_code, C_precede =
 code_thought, mixed). Markers of the response are learned (the model has to write them); the question, the role tokens
 and all shots are context only. Thought is cut into lines (part "step"); code into signature, comment and body. Every
 cut is lossless.

@@ -52,10 +52,10 @@ def training_costs(forecasts: list[Forecast], store: Store) -> list[TrainingCost
 def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate: float) -> TrainingCost:
     node = forecast.node
     order = by_id[str(node.inputs["order"])]
-    steps, tokens, learned, exact = _amount(order, store)
+    steps, tokens, learned, exact = _amount(order, by_id, store)
     done = node.inputs.get("continue")
     if isinstance(done, str):  # the shared prefix is trained once, by the other condition
-        earlier = _amount(by_id[str(by_id[done].node.inputs["order"])], store)
+        earlier = _amount(by_id[str(by_id[done].node.inputs["order"])], by_id, store)
         steps, tokens, learned = steps - earlier[0], tokens - earlier[1], learned - earlier[2]
     model = node.spec["model"]
     vocabulary = _vocabulary(node, by_id, store)
@@ -81,7 +81,7 @@ def parameter_counts(model: Mapping[str, Any], vocabulary: int) -> tuple[int, in
     return matrices + (0 if model["tie"] else vocabulary * width), matrices
 
 
-def _amount(order: Forecast, store: Store) -> tuple[int, int, int, bool]:
+def _amount(order: Forecast, by_id: Mapping[str, Forecast], store: Store) -> tuple[int, int, int, bool]:
     """Return (steps, tokens, learned tokens, exact) of an order table: read when built, bounded otherwise."""
     if order.state == "cached":
         table = read_table(store.path(order.key) / "order.parquet")
@@ -90,6 +90,9 @@ def _amount(order: Forecast, store: Store) -> tuple[int, int, int, bool]:
     spec = order.node.spec
     per_step = int(spec["batch"]) * int(spec["max_tokens"])
     budget = dict(spec["budget"])
+    if "tokens_of" in budget:  # bounded by the condition it matches, at a shorter row: as many tokens, so at most as many steps
+        _, tokens, learned, _ = _amount(by_id[str(order.node.inputs["tokens_of"])], by_id, store)
+        return -(-tokens // int(spec["batch"])), tokens, learned, False
     if "steps" in budget:
         steps = int(budget["steps"])
     elif "examples" in budget:

@@ -22,7 +22,7 @@ from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_tabl
 from leaven.core.types import Finding, Item
 from leaven.errors import DataError
 from leaven.report.facts import SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
-from leaven.report.lineage import Lineage, distinct, lineage
+from leaven.core.lineage import Lineage, distinct, lineage
 
 POINTS = 90
 ALL_POINTS = 9_000

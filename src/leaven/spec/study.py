@@ -63,7 +63,7 @@ class Study:
     vary: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted path (train.lr, model.width, tokenizer.kind ...) -> values crossed with every condition."""
     plugins: tuple[str, ...] = ()
-    """Python files that register benchmarks, sources, formats or schedules; relative to the study file."""
+    """Python files that register benchmarks, formats, schedules, row shapes or task families; relative to the study file."""
     runtime: Runtime = field(default_factory=Runtime)
     """Where it runs; never hashed."""
     lock: dict[str, Any] = field(default_factory=dict)

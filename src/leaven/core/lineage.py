@@ -1,9 +1,7 @@
-"""Manifests beside the inputs -> which artifact and which machine each run's numbers came from.
+"""Manifests beside published folders -> which artifact and which machine each number came from.
 
-A published folder carries `_manifest.json` (node, key, recipe with the keys of its inputs, fingerprint). Starting at
-the report's own
-inputs, the keys are followed through the store they lie in, as far as their folders exist; a folder without a
-manifest (a notebook's
+A published folder carries `_manifest.json` (node, key, recipe with the keys of its inputs, fingerprint). Starting at a step's own
+inputs, the keys are followed through the store they lie in, as far as their folders exist; a folder without a manifest (a notebook's
 plain path) ends the walk there. Only facts that do not change between runs are taken: never times or costs.
 Not covered: writing manifests (engine/store.py).
 """
