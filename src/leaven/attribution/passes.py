@@ -1,0 +1,266 @@
+"""A model and a batch -> what every linear layer saw and passed back: inputs a and pseudo-gradients g of each token.
+
+For a linear layer s = W a the gradient of a text's loss is G = sum_t g_t a_t^T with g_t = d loss / d s_t (Grosse et al. 2023, eq. 12-16), so
+factors, scores and token decompositions all follow from a and g, and no per-example parameter gradient is needed.
+Parameters are frozen while tracked and the graph begins at the lowest tracked layer: the backward pass computes no weight gradients.
+The forward-mode pass gives the change of every token's loss along a parameter direction.
+Modules: "mlp" (Infra, Kou et al. 2025), "linear" (all linear layers of the decoder), "linear+head".
+Not covered: convolutions, embeddings, norms, mixtures of experts (refused), tied or shared weights (refused when tracked).
+
+Shapes: R rows (all B*T tokens, or the M positions with loss), i inputs (with a bias column where the layer has one), o outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from leaven.attribution.texts import Batch
+from leaven.errors import BackendError, StudyError
+
+Modules = Literal["mlp", "linear", "linear+head"]
+Vectors = dict[str, Tensor]
+"""One tensor per tracked module: a gradient [o,i], or several [Q,o,i]."""
+HEAD = "head"
+_MLP_PARTS = {"mlp", "feed_forward", "ffn", "gate", "up", "down", "fc1", "fc2"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """One backward pass: a [R,i] and g [R,o] per module, the loss in nats of every target [M]."""
+
+    batch: Batch
+    inputs: dict[str, Tensor]
+    grads: dict[str, Tensor]
+    losses: Tensor
+
+    def text_gradients(self, name: str) -> Tensor:
+        """Return the gradient of each document's loss with respect to one module's weights, [D,o,i]."""
+        g, a = self.batch.by_document(self.grads[name]), self.batch.by_document(self.inputs[name])
+        return g.transpose(1, 2) @ a
+
+    def with_loss(self, x_R: Tensor) -> Tensor:
+        """Return the rows of the M positions that carry loss."""
+        return x_R if x_R.shape[0] == self.batch.at.shape[0] else x_R.index_select(0, self.batch.at)
+
+
+class Tracked:
+    """The tracked linear layers of an open local model (`backend.model` of lm/), and passes over them."""
+
+    def __init__(self, model: Any, modules: Modules = "mlp", layers: Sequence[int] | None = None) -> None:
+        """Choose layers.
+
+        Args:
+            model: TinyTrainable or HfTrainable.
+            modules: which linear layers.
+            layers: decoder layers by number; None = all.
+
+        Raises:
+            StudyError: no layer is left, or `modules` is unknown.
+            BackendError: experts, shared weights, or weights that are not floating point.
+        """
+        if modules not in ("mlp", "linear", "linear+head"):
+            raise StudyError(f"modules: expected mlp, linear or linear+head, found {modules!r}")
+        self.model, self.modules = model, modules
+        self.layers = _linear_layers(model.module, modules == "mlp", layers)
+        self.with_head = modules == "linear+head"
+        if not self.layers:
+            raise StudyError(f"modules {modules!r}, layers {layers}: expected linear layers of {type(model.module).__name__}, found none")
+        _refuse_unsupported(model, self.layers, self.with_head)
+        model.module.eval()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """Return the output projection [V,D]."""
+        return self.model.module.head_weight if hasattr(self.model.module, "head_weight") else self.model.head.weight
+
+    @property
+    def device(self) -> str:
+        """Return where the model lies."""
+        return str(self.head_weight.device)
+
+    def names(self) -> list[str]:
+        """Return the names of the tracked modules."""
+        return [*self.layers, *([HEAD] if self.with_head else [])]
+
+    def weight(self, name: str) -> Tensor:
+        """Return a tracked module's weight as [o,i] without its bias column."""
+        if name == HEAD:
+            return self.head_weight
+        layer = self.layers[name]
+        return layer.weight if isinstance(layer, nn.Linear) else layer.weight.t()
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """Return (o, i) with the bias column."""
+        o, i = self.weight(name).shape
+        return o, i + (name != HEAD and self.layers[name].bias is not None)
+
+    def backward(self, batch: Batch, draws: Tensor | None = None) -> Seen:
+        """Run forward and backward.
+
+        The loss is sum over targets of weight x token loss. With `draws` (label_draws), labels are drawn from the model and
+        weights are square roots, so that E[G G^T] is the Gauss-Newton matrix of the weighted loss.
+        """
+        with self._frozen(), self._captured() as (inputs, outputs):
+            logits = self._logits(batch, inputs, outputs)
+            labels = batch.targets if draws is None else _drawn(logits, draws)
+            weights = batch.weights if draws is None else batch.weights.clamp(min=0).sqrt()
+            losses = F.cross_entropy(logits.float(), labels, reduction="none")
+            grads = torch.autograd.grad((losses * weights).sum(), list(outputs.values()))
+        return self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), losses)
+
+    def pull_back(self, batch: Batch, cotangent_MV: Tensor) -> Vectors:
+        """Return J^T u per module [o,i], J the Jacobian of the logits at positions with loss."""
+        with self._frozen(), self._captured() as (inputs, outputs):
+            logits = self._logits(batch, inputs, outputs)
+            grads = torch.autograd.grad(logits, list(outputs.values()), grad_outputs=cotangent_MV)
+        seen = self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), logits)
+        return {n: seen.grads[n].t() @ seen.inputs[n] for n in self.names()}
+
+    @torch.no_grad()
+    def push_forward(self, batch: Batch, direction: Vectors) -> tuple[Tensor, Tensor]:
+        """Return logits [M,V] and their change per unit of `direction` (one [o,i] per module), by forward-mode differentiation.
+
+        Raises:
+            BackendError: an operation of this architecture has no forward-mode derivative.
+        """
+        def tilt(name: str, a: Tensor, out: Tensor) -> Tensor:
+            primal, tangent = forward_ad.unpack_dual(out)
+            moved = _with_bias(forward_ad.unpack_dual(a).primal, direction[name]) @ direction[name].t()
+            return forward_ad.make_dual(primal, moved if tangent is None else tangent + moved)
+
+        kernels = getattr(self.model.module, "kernels", None)
+        handles = [layer.register_forward_hook(lambda _, a, out, n=name: tilt(n, a[0], out)) for name, layer in self.layers.items()]
+        try:
+            if kernels is not None:  # hand-written backward passes have no forward-mode derivative
+                self.model.module.kernels = "plain"
+            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+                hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
+                logits = F.linear(hidden, self.head_weight)
+                if self.with_head:
+                    logits = tilt(HEAD, hidden, logits)
+                found = forward_ad.unpack_dual(logits)
+                return found.primal.clone(), found.tangent.clone()
+        except NotImplementedError as error:
+            raise BackendError(f"{type(self.model.module).__name__}: expected forward-mode derivatives of all its operations, found: {error}. "
+                               "Use attn_implementation eager, or the position decomposition") from error
+        finally:
+            for handle in handles:
+                handle.remove()
+            if kernels is not None:
+                self.model.module.kernels = kernels
+
+    def loss_changes(self, batch: Batch, direction: Vectors) -> Tensor:
+        """Return the change of every target's weighted loss along `direction`, [M]."""
+        logits, change = self.push_forward(batch, direction)
+        along = (logits.float().softmax(-1) * change).sum(-1) - change.gather(1, batch.targets[:, None])[:, 0]
+        return along * batch.weights
+
+    def _logits(self, batch: Batch, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Tensor:
+        hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
+        logits = F.linear(hidden, self.head_weight)
+        if self.with_head:
+            inputs[HEAD], outputs[HEAD] = hidden.detach(), logits
+        return logits
+
+    def _seen(self, batch: Batch, inputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], losses: Tensor) -> Seen:
+        flat: dict[tuple[int, bool], Tensor] = {}
+        found: dict[str, Tensor] = {}
+        for name in self.names():
+            # layers that read the same input (query, key, value; gate, up) share one tensor, so factors can share work
+            biased = name != HEAD and self.layers[name].bias is not None
+            key = id(inputs[name]), biased
+            if key not in flat:
+                rows = inputs[name].flatten(0, -2)
+                flat[key] = torch.cat([rows, rows.new_ones(len(rows), 1)], 1) if biased else rows
+            found[name] = flat[key]
+        return Seen(batch, found, {n: grads[n].flatten(0, -2) for n in self.names()}, losses.detach())
+
+    @contextmanager
+    def _captured(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        inputs: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
+        whole: dict[int, Tensor] = {}
+        alive: list[Tensor] = []  # keeps ids unique while they are keys
+
+        def keep(name: str, a: Tensor, out: Tensor) -> Tensor:
+            if name in inputs:
+                raise BackendError(f"layer {name}: expected one call per forward pass, found two; layers used twice are not supported")
+            inputs[name] = whole.setdefault(id(a), a.detach())
+            alive.append(a)
+            out = out if out.requires_grad else out.detach().requires_grad_()
+            outputs[name] = out
+            return out
+
+        handles = [layer.register_forward_hook(lambda _, a, out, n=name: keep(n, a[0], out)) for name, layer in self.layers.items()]
+        try:
+            with torch.enable_grad():
+                yield inputs, outputs
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        learning = [p for p in self.model.module.parameters() if p.requires_grad]
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
+
+
+def _with_bias(a: Tensor, direction: Tensor) -> Tensor:
+    """Append the bias column where the direction has one."""
+    return a if a.shape[-1] == direction.shape[-1] else torch.cat([a, a.new_ones(*a.shape[:-1], 1)], -1)
+
+
+@torch.no_grad()
+def _drawn(logits_MV: Tensor, draws_M: Tensor) -> Tensor:
+    """Return labels drawn from the model's own distribution by inverting its cumulative sum at the given numbers."""
+    total = logits_MV.float().softmax(-1).cumsum(-1)
+    return torch.searchsorted(total, (draws_M * total[:, -1])[:, None]).clamp(max=logits_MV.shape[1] - 1)[:, 0]
+
+
+def _linear_layers(module: nn.Module, mlp_only: bool, layers: Sequence[int] | None) -> dict[str, nn.Module]:
+    found = {}
+    for name, part in module.named_modules():
+        pieces = name.split(".")
+        number = next((int(p) for p in pieces if p.isdigit()), None)
+        if number is None or not (isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"):
+            continue
+        if (not mlp_only or _MLP_PARTS & set(pieces)) and (layers is None or number in layers):
+            found[name] = part
+    return found
+
+
+def _refuse_unsupported(model: Any, layers: Mapping[str, nn.Module], with_head: bool) -> None:
+    for name, part in model.module.named_modules():
+        kind = type(part).__name__
+        if "Moe" in kind or "MoE" in kind or "Experts" in kind:
+            raise BackendError(f"layer {name} ({kind}): expected a dense model, found a mixture of experts; experts see other tokens each and "
+                               "their factors are not supported yet, so attribute a dense model")
+    uses: dict[int, str] = {}
+    for name, part in layers.items():
+        if not part.weight.is_floating_point():
+            raise BackendError(f"layer {name}: expected floating-point weights, found {part.weight.dtype}; load the model unquantised")
+        if id(part.weight) in uses:
+            raise BackendError(f"layers {uses[id(part.weight)]} and {name} share one weight; shared weights are not supported, leave these layers out")
+        uses[id(part.weight)] = name
+    if with_head:
+        inner = model.module
+        head = inner.head_weight if hasattr(inner, "head_weight") else model.head.weight
+        embedding = inner.embedding.weight if hasattr(inner, "embedding") else inner.get_input_embeddings().weight
+        if head is embedding:
+            raise BackendError("modules linear+head: expected an output head of its own, found one tied to the embedding, whose gradient is not "
+                               "a sum over head inputs alone; use modules: linear")
