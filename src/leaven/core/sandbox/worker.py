@@ -68,9 +68,9 @@ class Worker:
                    str(uid), self._scratch, sys.base_prefix]
         with control, verdicts:
             self._process = subprocess.Popen(
-                command, env={k: os.environ[k] for k in ("LD_LIBRARY_PATH",) if k in os.environ} | {"PATH": "/usr/bin:/bin"},
+                command, env={k: os.environ[k] for k in ("LD_LIBRARY_PATH",) if k in os.environ} | {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"},
                 pass_fds=(control.fileno(), verdicts.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL if not os.environ.get("LEAVEN_SANDBOX_DEBUG") else None, start_new_session=True, cwd="/")
+                stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
         self._channel = Channel(self._control, 1 << 30)
         self._judge = Channel(self._verdicts, 1 << 30)
         self._n = 0

@@ -134,6 +134,8 @@ class Candidate:
             return self.objects[key]
         if tag == "F":
             return self._callback(key)
+        if tag == "N":
+            return getattr(builtins, key)
         raise ValueError(f"malformed value: unknown tag {tag!r}")
 
     def _callback(self, key: int) -> Any:

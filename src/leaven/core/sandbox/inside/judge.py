@@ -169,7 +169,10 @@ class Link:
     def _remember(self, value: Any) -> dict:
         if isinstance(value, Reference):
             return value._form
-        if isinstance(value, FunctionType) or (callable(value) and getattr(builtins, getattr(value, "__name__", ""), 0) is value):
+        name = getattr(value, "__name__", None)
+        if type(name) is str and getattr(builtins, name, self) is value:
+            return {"N": name}
+        if isinstance(value, FunctionType):
             self.functions.append(value)
             return {"F": len(self.functions) - 1}
         raise Unsendable(f"the tests pass an object of type {type(value).__name__}")

@@ -27,7 +27,28 @@ import candidate  # noqa: E402
 import judge  # noqa: E402
 import plaindata  # noqa: E402
 
-OWN_MODULES = ("allow", "cage", "candidate", "judge", "plaindata")
+OWN_MODULES = ("allow", "cage", "candidate", "judge", "kernel", "plaindata")
+WARM_PROGRAM = """
+from typing import List, Dict, Optional
+from collections import Counter, defaultdict
+import math, re
+
+class C:
+    def __init__(self, x): self.x = x
+
+def f(x: List[int], k: int = 0) -> list:
+    \'\'\'Text.\'\'\'
+    total, seen = 0, set()
+    for i, v in enumerate(sorted(map(str, x), reverse=True)):
+        if v not in seen and i >= 0: seen.add(v)
+        total += i * 2 % 7
+    try:
+        table = {k: v for k, v in zip(range(3), "abc")}
+    except (KeyError, ValueError) as problem:
+        raise
+    while total > 3: total -= 1
+    return [x, f"{total}", [a for a in (1, 2) if a], len(table), C(1).x, (lambda a: a)(1), re.sub("a", "b", "a"), max(1, 2)]
+"""
 RPC_FD, JUDGE_CONTROL_FD = 3, 4
 JUDGE_LIMITS = {"cpu_s": 0, "memory_bytes": 2 << 30, "processes": 64, "file_bytes": 1 << 20}
 
@@ -60,6 +81,7 @@ class Zygote:
         """Fork the judge: it gets the supervisor's verdict socket and a control socket to this worker."""
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         folder = self.new_folder()
+        lock = self.cage.prepare(JUDGE_LIMITS, judge=True)
         pid = self.cage.fork()
         if pid:
             theirs.close()
@@ -70,7 +92,8 @@ class Zygote:
             os.dup2(self.verdicts.fileno(), high)
             os.dup2(theirs.fileno(), JUDGE_CONTROL_FD)
             os.dup2(high, RPC_FD)
-            self.become(folder, JUDGE_LIMITS, JUDGE_CONTROL_FD + 1, judge_role=True)
+            lock.apply(folder, JUDGE_CONTROL_FD + 1)
+            gc.enable()
             control = _socket.socket(fileno=JUDGE_CONTROL_FD)
             supervisor = plaindata.Channel(_socket.socket(fileno=RPC_FD), 1 << 30)
             worker = judge.Judge(control, supervisor, self.modules, self.cage.tier, candidate.REPLY_LIMIT)
@@ -80,6 +103,7 @@ class Zygote:
 
     def start_candidate(self, task: dict, rpc: _socket.socket | None, stdio: tuple[int, int, int], folder: str) -> int:
         """Fork a child that serves the judge over `rpc`, or runs a script when there is none."""
+        lock = self.cage.prepare(task["limits"])
         pid = self.cage.fork()
         if pid:
             return pid
@@ -89,7 +113,8 @@ class Zygote:
                 os.dup2(fd, place)
             if rpc is not None:
                 os.dup2(rpc.fileno(), RPC_FD)
-            self.become(folder, task["limits"], RPC_FD + 1 if rpc is not None else RPC_FD)
+            lock.apply(folder, RPC_FD + 1 if rpc is not None else RPC_FD)
+            gc.enable()
             shared = task["mode"] == "shared"
             if not shared:
                 forget_own_modules()
@@ -103,13 +128,6 @@ class Zygote:
                 status = 0
         finally:
             os._exit(status)
-
-    def become(self, folder: str, limits: dict, first_fd: int, judge_role: bool = False) -> None:
-        """Turn the freshly forked process into an unprivileged child that holds nothing of the worker."""
-        os.closerange(first_fd, 65536 if cages.LINUX else 1024)
-        self.cage.lock(limits, folder, judge_role)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        gc.enable()
 
     def new_folder(self) -> str:
         """Return a fresh private folder for a child ("" where it gets a tmpfs of its own)."""
@@ -257,7 +275,10 @@ class Watch:
 
     def read_notices(self) -> None:
         """Take the judge's notices: a job judged (its times end here), the batch over, or the judge itself gone."""
-        part = self.zygote.judge_control.recv(4096)
+        try:
+            part = self.zygote.judge_control.recv(4096)
+        except ConnectionError:
+            part = b""
         if not part:
             self.over, self.reason = True, "judge_gone"
             return
@@ -396,7 +417,7 @@ def main() -> None:
         control.send({"failed": str(problem)})
         return
     del sys.path[0], sys.argv[1:]
-    exec(compile("import math\nclass A:\n def f(self): return [x for x in (1,)]\nA().f()\nassert f'{1}' == '1'", "<warm>", "exec"), {})
+    warm_up(zygote.modules)
     control.send({"ready": tier})
     gc.collect()
     gc.freeze()
@@ -404,15 +425,36 @@ def main() -> None:
     zygote.serve()
 
 
+def warm_up(modules: allow.Modules) -> None:
+    """Do here once what every child will do: what is built, cached or specialised now is shared with it, not copied."""
+    near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    here, there = plaindata.Channel(near, 1 << 20), plaindata.Channel(far, 1 << 20)
+    programs = [{"program": WARM_PROGRAM}]
+    names = judge._names(compile(WARM_PROGRAM, "<tests 0>", "exec"), set())
+    for own in (modules, modules, None, None):
+        there.send([1, "load", 0, ["f", "C"]])
+        child = candidate.Candidate(here, programs, own, 1 << 16)
+        child.answer(*here.receive()[:2], [0, ["f", "C"]])
+        judge.own_names(plaindata.decode(there.receive()[2]["f"], lambda *_: {}), names, "f")
+        for value in ([1, 2.5, "a"], (1, [2]), {"a": 1}, {1}):
+            there.send([2, "call", {"H": 0}, plaindata.encode((value,)), plaindata.encode({})])
+            child.answer(*here.receive()[:2], [{"H": 0}, plaindata.encode((value,)), plaindata.encode({})])
+            plaindata.decode(there.receive()[2])
+    near.close()
+    far.close()
+    sys.modules.pop("program", None)
+
+
 def zygote_check(zygote: Zygote) -> None:
     """Lock one throw-away child; raise CageError with its reason if that fails."""
     folder = zygote.new_folder()
     read, write = os.pipe()
+    lock = zygote.cage.prepare({"cpu_s": 1, "memory_bytes": 1 << 30, "processes": 16, "file_bytes": 1 << 20})
     pid = zygote.cage.fork()
     if not pid:
         try:
             os.dup2(write, RPC_FD)
-            zygote.become(folder, {"cpu_s": 1, "memory_bytes": 1 << 30, "processes": 16, "file_bytes": 1 << 20}, RPC_FD + 1)
+            lock.apply(folder, RPC_FD + 1)
             os.write(RPC_FD, b"ok")
         except Exception as problem:
             os.write(RPC_FD, str(problem).encode())
