@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from leaven.report.render import render_html
+from leaven.reporting.render import render_html
 
 pytestmark = pytest.mark.browser
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'leaven[browser]'")
-_spec = importlib.util.spec_from_file_location("report_made", Path(__file__).parents[1] / "report" / "made.py")
+_spec = importlib.util.spec_from_file_location("report_made", Path(__file__).parents[1] / "reporting" / "made.py")
 made_module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made_module)
 made, HOSTILE = made_module.made, made_module.HOSTILE

@@ -54,7 +54,7 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
         report_inputs[_input("verdicts", run, name)] = run.verdicts[name]
     for condition in plan.sources:
         report_inputs |= {f"source:{node}": node for node in plan.sources[condition].values() if node not in without}
-    add("report", "leaven.report.render:report", _report_spec(plan, usable, {(r.id, n) for r, n in shown}), report_inputs, ("report",))
+    add("report", "leaven.reporting.render:report", _report_spec(plan, usable, {(r.id, n) for r, n in shown}), report_inputs, ("report",))
 
 
 def _input(kind: str, run: RunRef, name: str) -> str:

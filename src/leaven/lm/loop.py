@@ -215,7 +215,8 @@ class Run:
 
     def _step(self, index: int) -> None:
         """Run one optimiser step and append its row to the curve."""
-        round_to = 32 if self.compiled else 1
+        # few shapes: compilers and bf16 products (oneDNN) prepare a kernel per shape, and bf16 ones want multiples of 32
+        round_to = 32 if self.compiled or self.dtype == torch.bfloat16 else 1
         batches = self.order.step(index, self.ctx.runtime.micro_batch, round_to)
         # dropout of brought models is the only random draw; its stream depends on the step alone, so resuming needs no generator state
         torch.manual_seed(stream_seed(int(self.spec["seed"]), "dropout", str(self.spec["stage"]), index) % 2**63)

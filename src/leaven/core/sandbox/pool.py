@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from leaven.core.sandbox.jobs import Job, Result
-from leaven.core.sandbox.tiers import best_tier, check_tier
+from leaven.core.sandbox.tiers import start_worker
 from leaven.core.sandbox.worker import Outcome, Worker, WorkerLost
 from leaven.errors import Interrupted
 
@@ -51,12 +51,10 @@ def execute(jobs: Iterable[Job], *, workers: int = 0, tier: str = "auto", strict
         RefusedError: the tier asked for is not available here.
         Interrupted: `stop` turned true.
     """
-    chosen = best_tier() if tier == "auto" else check_tier(tier)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = _Pool(chosen, workers or cores, strict, allow_unsafe, share)
     total = len(jobs) if hasattr(jobs, "__len__") else 0
     source, given, taken = iter(jobs), 0, 0
-    exhausted = False
+    pool, exhausted = _Pool(start_worker(tier), workers or cores, strict, allow_unsafe, share), False
     try:
         while True:
             while not exhausted and given - taken < _WINDOW:
@@ -79,9 +77,9 @@ def execute(jobs: Iterable[Job], *, workers: int = 0, tier: str = "auto", strict
 class _Pool:
     """Worker threads around one queue of (index, job, attempt) and one table of results."""
 
-    def __init__(self, tier: str, count: int, strict: bool, unsafe: bool, share: int) -> None:
-        self.tier, self.count, self.strict, self.unsafe, self.share = tier, count, strict, unsafe, share
-        self._lone = "shared" if tier == "D" and not unsafe else "alone"  # how a program runs by itself
+    def __init__(self, first: Worker, count: int, strict: bool, unsafe: bool, share: int) -> None:
+        self.tier, self.count, self.strict, self.unsafe, self.share = first.tier, count, strict, unsafe, share
+        self._lone = "shared" if first.tier == "D" and not unsafe else "alone"  # how a program runs by itself
         self._fresh: deque[tuple[int, Job]] = deque()
         self._again: deque[tuple[int, Job, int, str, bool]] = deque()
         self._results: dict[int, Result] = {}
@@ -89,7 +87,8 @@ class _Pool:
         self._closed = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
-        self._workers: set[Worker] = set()
+        self._workers: set[Worker] = {first}
+        self._spare: Worker | None = first
 
     def put(self, index: int, job: Job) -> None:
         """Queue a job; start a thread when there is work for one more."""
@@ -121,6 +120,8 @@ class _Pool:
             self._lock.notify_all()
         for thread in self._threads:
             thread.join()
+        if self._spare is not None:
+            self._end(self._spare)
 
     # -- worker threads -----------------------------------------------------------------------------------------------
 
@@ -148,6 +149,10 @@ class _Pool:
                 self._end(worker)
 
     def _start(self) -> Worker:
+        with self._lock:
+            worker, self._spare = self._spare, None
+        if worker is not None:
+            return worker
         worker = Worker(self.tier)
         with self._lock:
             self._workers.add(worker)

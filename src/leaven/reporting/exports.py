@@ -15,10 +15,10 @@ from typing import Any
 import polars as pl
 
 from leaven.core.tables import read_table
-from leaven.report.facts import ReportData, Score
-from leaven.report.figures import figures, median_curve
-from leaven.report.marks import contrast_label, contrast_measure, series_label, styles
-from leaven.report.svg import LIGHT
+from leaven.reporting.facts import ReportData, Score
+from leaven.reporting.figures import figures, median_curve
+from leaven.reporting.marks import contrast_label, contrast_measure, series_label, styles
+from leaven.reporting.svg import LIGHT
 
 TABLES = ("results", "scores", "curves", "realised")
 PDF_MARKERS = ("o", "s", "^", "D", "X", "v", "P")

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from leaven.core.types import Finding
-from leaven.report.facts import Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+from leaven.reporting.facts import Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
 
 NAMES = ("code_only", "thought_code", "code_thought", "code_only_tokens")
 SEEDS = (0, 1, 2, 3)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import escape
 
-from leaven.report.wording import printable
+from leaven.reporting.wording import printable
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down", "plus")
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B5618F", "#B57A00", "#2B8CC4", "#3A3A3A")

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from leaven.core.types import Finding
-from leaven.report.facts import Output, ReportData, Score, Shown
-from leaven.report.figures import difficulty_unit, median_curve
-from leaven.report.marks import contrast_label, contrast_measure, is_binary, mark, score_measure, series_label, styles
-from leaven.report.svg import Canvas
-from leaven.report.wording import (
+from leaven.reporting.facts import Output, ReportData, Score, Shown
+from leaven.reporting.figures import difficulty_unit, median_curve
+from leaven.reporting.marks import contrast_label, contrast_measure, is_binary, mark, score_measure, series_label, styles
+from leaven.reporting.svg import Canvas
+from leaven.reporting.wording import (
     MISSING,
     amount,
     clip,

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from leaven.report.facts import Curve, ReportData, Score
-from leaven.report.forest import forest_figure
-from leaven.report.lines import Axes, Line, draw_lines
-from leaven.report.marks import Figure, grouped, measure_words, styles
-from leaven.report.svg import Canvas
-from leaven.report.wording import level_text, number
+from leaven.reporting.facts import Curve, ReportData, Score
+from leaven.reporting.forest import forest_figure
+from leaven.reporting.lines import Axes, Line, draw_lines
+from leaven.reporting.marks import Figure, grouped, measure_words, styles
+from leaven.reporting.svg import Canvas
+from leaven.reporting.wording import level_text, number
 
 MAX_SEED_LINES = 48
 """With more runs than this, learning curves show medians only."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from leaven.core.types import Finding
-from leaven.report.facts import ReportData, Score
-from leaven.report.marks import (
+from leaven.reporting.facts import ReportData, Score
+from leaven.reporting.marks import (
     Figure,
     contrast_label,
     contrast_margin,
@@ -26,8 +26,8 @@ from leaven.report.marks import (
     series_label,
     styles,
 )
-from leaven.report.svg import Canvas, tick_text, ticks
-from leaven.report.wording import interval, number, plural, shorten, text_width
+from leaven.reporting.svg import Canvas, tick_text, ticks
+from leaven.reporting.wording import interval, number, plural, shorten, text_width
 
 MAX_ROWS = 60
 """Rows per panel; the rest stand in the tables."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from leaven.core.types import Finding
-from leaven.report.facts import ReportData, Score
-from leaven.report.svg import LIGHT, SHAPES, Canvas
-from leaven.report.wording import level_text
+from leaven.reporting.facts import ReportData, Score
+from leaven.reporting.svg import LIGHT, SHAPES, Canvas
+from leaven.reporting.wording import level_text
 
 WIDE, NARROW = 860.0, 340.0
 """Widths in px of the two drawings of every figure."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from leaven.report.facts import ReportData
-from leaven.report.wording import amount, plural, seeds_text, value_text
+from leaven.reporting.facts import ReportData
+from leaven.reporting.wording import amount, plural, seeds_text, value_text
 
 RULE = (
     "An effect is the mean difference between two conditions on the same items, paired by seed. Its 95 % interval "

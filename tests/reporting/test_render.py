@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from leaven.report.facts import Output
-from leaven.report.references import cited
-from leaven.report.render import render_html
+from leaven.reporting.facts import Output
+from leaven.reporting.references import cited
+from leaven.reporting.render import render_html
 
 _spec = importlib.util.spec_from_file_location("report_made", Path(__file__).with_name("made.py"))
 made_module = importlib.util.module_from_spec(_spec)

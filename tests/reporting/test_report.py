@@ -16,8 +16,8 @@ from leaven.core.tables import CURVE, REALISED, write_items, write_samples, writ
 from leaven.core.types import Example, Item, Sample, Verdict
 from leaven.errors import DataError
 from leaven.core.lineage import lineage
-from leaven.report.read import read_report, spread_items, thinned
-from leaven.report.render import render_html, report
+from leaven.reporting.read import read_report, spread_items, thinned
+from leaven.reporting.render import render_html, report
 
 CONDITIONS, SEEDS, N_ITEMS = ("code_only", "thought_code"), (0, 1, 2), 24
 

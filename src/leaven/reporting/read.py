@@ -21,7 +21,7 @@ from leaven.analysis.scores import SCORES
 from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_table
 from leaven.core.types import Finding, Item
 from leaven.errors import DataError
-from leaven.report.facts import SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+from leaven.reporting.facts import SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
 from leaven.core.lineage import Lineage, distinct, lineage
 
 POINTS = 90

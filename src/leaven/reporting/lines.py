@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from leaven.report.marks import mark, scale
-from leaven.report.svg import Canvas, spread, tick_text, ticks
-from leaven.report.wording import shorten, text_width
+from leaven.reporting.marks import mark, scale
+from leaven.reporting.svg import Canvas, spread, tick_text, ticks
+from leaven.reporting.wording import shorten, text_width
 
 
 @dataclass(frozen=True, slots=True)

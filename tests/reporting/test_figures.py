@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaven.report.facts import Curve
-from leaven.report.figures import figures, median_curve
-from leaven.report.marks import mark
-from leaven.report.svg import LIGHT, SHAPES, Canvas, spread, ticks
-from leaven.report.wording import interval, level_text, number, p_value, seeds_text, shorten, text_width
+from leaven.reporting.facts import Curve
+from leaven.reporting.figures import figures, median_curve
+from leaven.reporting.marks import mark
+from leaven.reporting.svg import LIGHT, SHAPES, Canvas, spread, ticks
+from leaven.reporting.wording import interval, level_text, number, p_value, seeds_text, shorten, text_width
 
 _spec = importlib.util.spec_from_file_location("report_made", Path(__file__).with_name("made.py"))
 made_module = importlib.util.module_from_spec(_spec)

@@ -17,13 +17,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaven.core.step import StepContext, step
-from leaven.report.exports import write_exports
-from leaven.report.facts import ReportData
-from leaven.report.figures import figures
-from leaven.report.methods import methods
-from leaven.report.read import read_report
-from leaven.report.references import cited
-from leaven.report.rows import (
+from leaven.reporting.exports import write_exports
+from leaven.reporting.facts import ReportData
+from leaven.reporting.figures import figures
+from leaven.reporting.methods import methods
+from leaven.reporting.read import read_report
+from leaven.reporting.references import cited
+from leaven.reporting.rows import (
     Provenance,
     basis,
     contrast_row,
@@ -40,7 +40,7 @@ from leaven.report.rows import (
     shown_item,
     warning_list,
 )
-from leaven.report.wording import MISSING, plural, printable, value_text
+from leaven.reporting.wording import MISSING, plural, printable, value_text
 
 
 @step(version=1)
