@@ -38,7 +38,16 @@ def make_texts() -> Callable[..., list[Text]]:
             if prompts:
                 learn[: int(draw.integers(1, size - 1))] = 0
             segment = (np.arange(size) >= size // 2).astype(np.int32)
-            texts.append(Text(example=f"t{seed}-{k:03d}", ids=ids.astype(np.int64), learn=learn, segment=segment, source="toy", format="plain"))
+            texts.append(
+                Text(
+                    example=f"t{seed}-{k:03d}",
+                    ids=ids.astype(np.int64),
+                    learn=learn,
+                    segment=segment,
+                    source="toy",
+                    format="plain",
+                )
+            )
         return texts
 
     return make
@@ -46,10 +55,22 @@ def make_texts() -> Callable[..., list[Text]]:
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., TinyTrainable]:
-    """Return a function that makes a two-layer model of about 1,000 tracked parameters, optionally trained a little."""
+    """Return a function that makes a two-layer model of about 1,000 tracked parameters, optionally trained a
+    little."""
 
-    def make(texts: list[Text] = (), steps: int = 0, seed: int = 0, *, width: int = 8, layers: int = 2, ffn: int = 12, tie: bool = False) -> TinyTrainable:
-        config = TinyConfig(vocab=VOCAB, width=width, layers=layers, heads=2, kv_heads=1, ffn=ffn, max_tokens=32, tie=tie)
+    def make(
+        texts: list[Text] = (),
+        steps: int = 0,
+        seed: int = 0,
+        *,
+        width: int = 8,
+        layers: int = 2,
+        ffn: int = 12,
+        tie: bool = False,
+    ) -> TinyTrainable:
+        config = TinyConfig(
+            vocab=VOCAB, width=width, layers=layers, heads=2, kv_heads=1, ffn=ffn, max_tokens=32, tie=tie
+        )
         module = init_tiny(config, seed)
         with torch.no_grad():  # larger than the training default, so that layers matter from the start
             for parameter in module.parameters():
@@ -57,13 +78,19 @@ def make_model() -> Callable[..., TinyTrainable]:
                     parameter.mul_(12.0)
         model = TinyTrainable.__new__(TinyTrainable)
         model.module, model.tokenizer, model.width, model.max_tokens = module, None, width, config.max_tokens
+        if steps:
+            longest = max(len(t.ids) for t in texts)
+            ids, weights = torch.zeros(len(texts), longest, dtype=torch.long), torch.zeros(len(texts), longest)
+            for k, text in enumerate(texts):
+                ids[k, : len(text.ids)] = torch.from_numpy(text.ids)
+                weights[k, : len(text.ids)] = torch.from_numpy(text.learn)
         optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
         for _ in range(steps):
             optimizer.zero_grad()
-            for text in texts:
-                logits = module(torch.from_numpy(text.ids)[None])[0, :-1]
-                loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(text.ids[1:]), reduction="none")
-                ((loss * torch.from_numpy(text.learn[1:])).sum() / len(texts)).backward()
+            losses = torch.nn.functional.cross_entropy(
+                module(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+            )
+            (losses * weights[:, 1:].flatten()).sum().div(len(texts)).backward()
             optimizer.step()
         module.zero_grad(set_to_none=True)
         return model

@@ -1,4 +1,5 @@
-"""EK-FAC against explicit per-example gradients and explicit Kronecker matrices; layout and label draws change nothing."""
+"""EK-FAC against explicit per-example gradients and explicit Kronecker matrices; layout and label draws change
+nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def text_gradients(tracked, texts, **layout):
 def test_text_gradients_equal_one_backward_pass_per_text(make_model, make_texts, modules, layout):
     texts = [dataclasses.replace(t, weight=1 + 0.5 * k) for k, t in enumerate(make_texts(9))]
     tracked = Tracked(make_model(), modules)
-    torch.testing.assert_close(text_gradients(tracked, texts, **layout), exact.gradients(tracked, texts), rtol=2e-4, atol=2e-5)
+    torch.testing.assert_close(
+        text_gradients(tracked, texts, **layout), exact.gradients(tracked, texts), rtol=2e-4, atol=2e-5
+    )
 
 
 def explicit_factors(tracked, texts):
@@ -39,7 +42,9 @@ def explicit_factors(tracked, texts):
         (batch,) = make_batches([text], 32)
         seen = tracked.backward(batch)
         for name in tracked.names():
-            for a, g in zip(seen.with_loss(seen.inputs[name]).double(), seen.with_loss(seen.grads[name]).double(), strict=True):
+            for a, g in zip(
+                seen.with_loss(seen.inputs[name]).double(), seen.with_loss(seen.grads[name]).double(), strict=True
+            ):
                 for side, x in (("in", a), ("out", g)):
                     sums[name, side] = sums.get((name, side), 0) + torch.outer(x, x)
     blocks = {}
@@ -91,7 +96,12 @@ def test_layout_and_batch_size_change_nothing(tracked, make_texts, fisher):
 
 def test_tokens_without_loss_contribute_nothing(tracked, make_texts):
     texts = make_texts(8)
-    longer = [dataclasses.replace(t, ids=np.append(t.ids, [3, 5, 7]), learn=np.append(t.learn, [0, 0, 0]).astype(np.float32), segment=None) for t in texts]
+    longer = [
+        dataclasses.replace(
+            t, ids=np.append(t.ids, [3, 5, 7]), learn=np.append(t.learn, [0, 0, 0]).astype(np.float32), segment=None
+        )
+        for t in texts
+    ]
     one, two = (fit_factors(tracked, t, fisher="empirical") for t in (texts, longer))
     for name in tracked.names():
         torch.testing.assert_close(one.blocks[name].eigenvalues, two.blocks[name].eigenvalues, rtol=1e-3, atol=1e-6)
@@ -105,11 +115,15 @@ def test_covariances_hold_positions_with_loss_only(make_model, make_texts):
     factors = fit_factors(tracked, [dataclasses.replace(text, learn=learn)], fisher="empirical")
     (batch,) = make_batches([dataclasses.replace(text, learn=learn)], 32)
     name = "layers.0.gate"
-    a = tracked.backward(batch).inputs[name][len(text.ids) - 2]  # one position: A has rank 1 and its top eigenvector is that input
+    a = tracked.backward(batch).inputs[name][
+        len(text.ids) - 2
+    ]  # one position: A has rank 1 and its top eigenvector is that input
     assert abs(float(factors.blocks[name].q_in[:, -1] @ a) / float(a.norm())) == pytest.approx(1, abs=1e-4)
 
 
-def test_sampled_labels_repeat_have_mean_zero_gradient_and_approach_the_exact_gauss_newton_diagonal(make_model, make_texts):
+def test_sampled_labels_repeat_have_mean_zero_gradient_and_approach_the_exact_gauss_newton_diagonal(
+    make_model, make_texts
+):
     tracked = Tracked(make_model(), "mlp", layers=[1])
     text = make_texts(1, seed=2)[0]
     copies = [dataclasses.replace(text, example=f"c{k}") for k in range(600)]

@@ -1,12 +1,13 @@
 """Exact influence on tiny models: the references that approximations are measured against.
 
-Gradients by one backward pass of the whole model per text, curvature as a dense matrix over all tracked parameters: the Gauss-Newton
-matrix (1/N) sum_n sum_t w_t J_t^T (diag(p_t) - p_t p_t^T) J_t, the Hessian of the same mean loss, and the layer blocks of either.
-Influence is g_q^T (C + D)^-1 g_n / N (Koh & Liang 2017, eq. 2; sign: positive = the text helps the target). Nothing here shares code with
-passes.py beyond the list of layers. Memory is P^2: for a few thousand parameters.
-Not covered: models whose forward call needs more than token ids.
+Gradients by one backward pass of the whole model per text, curvature as a dense matrix over all tracked parameters:
+the Gauss-Newton matrix (1/N) sum_n sum_t w_t J_t^T (diag(p_t) - p_t p_t^T) J_t, the Hessian of the same mean loss,
+and the layer blocks of either. Influence is g_q^T (C + D)^-1 g_n / N (Koh & Liang 2017, eq. 2; sign: positive = the
+text helps the target). Nothing here shares code with passes.py beyond the list of layers. Memory is P^2: for a few
+thousand parameters. Not covered: models whose forward call needs more than token ids.
 
-Shapes: P tracked parameters (layers in order, rows of [o,i] with bias column), N texts, Q queries, M positions with loss, V vocabulary.
+Shapes: P tracked parameters (layers in order, rows of [o,i] with bias column), N texts, Q queries, M positions with
+loss, V vocabulary.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def curvature(tracked: Tracked, texts: Sequence[Text], kind: Curvature = "ggn") 
 def layer_blocks(tracked: Tracked, matrix: Tensor) -> Tensor:
     """Return the matrix with everything outside the layers' diagonal blocks set to 0."""
     sizes = [o * i for o, i in map(tracked.shape, tracked.names())]
-    return torch.block_diag(*(matrix[e - s : e, e - s : e] for e, s in zip(np.cumsum(sizes).tolist(), sizes, strict=True)))
+    return torch.block_diag(
+        *(matrix[e - s : e, e - s : e] for e, s in zip(np.cumsum(sizes).tolist(), sizes, strict=True))
+    )
 
 
 def mean_diagonal_damping(tracked: Tracked, matrix: Tensor, value: float = 0.1) -> dict[str, float]:
@@ -91,8 +94,11 @@ def mean_diagonal_damping(tracked: Tracked, matrix: Tensor, value: float = 0.1) 
     return {n: value * float(d.mean()) for n, d in unflatten(tracked, matrix.diagonal()).items()}
 
 
-def exact_scores(tracked: Tracked, matrix: Tensor, damping: Mapping[str, float], queries_QP: Tensor, texts_NP: Tensor) -> Tensor:
-    """Return g_q^T (C + D)^-1 g_n / N in nats per removed text, [Q,N], solved in fp64; queries are gradients of losses."""
+def exact_scores(
+    tracked: Tracked, matrix: Tensor, damping: Mapping[str, float], queries_QP: Tensor, texts_NP: Tensor
+) -> Tensor:
+    """Return g_q^T (C + D)^-1 g_n / N in nats per removed text, [Q,N], solved in fp64; queries are gradients of
+    losses."""
     added = flatten(tracked, {n: torch.full(tracked.shape(n), damping[n]) for n in tracked.names()}).double()
     solved = torch.linalg.solve(matrix.double().cpu() + added.diag(), queries_QP.double().cpu().t())
     return solved.t() @ texts_NP.double().cpu().t() / len(texts_NP)

@@ -1,13 +1,14 @@
 """Training texts -> EK-FAC factors of each linear layer, and the damped inverse applied to gradients.
 
-Per layer (Grosse et al. 2023, "Studying Large Language Model Generalization with Influence Functions", section 3.1; George et al. 2018):
-A = E[a a^T], S = E[g g^T] over positions with loss; A = Q_A diag Q_A^T, S = Q_S diag Q_S^T; eigenvalues are refitted as
-Lambda_jk = E[(Q_S^T G Q_A)_jk^2] over texts with G the gradient of a whole text; then
-(H + d)^-1 V = Q_S [(Q_S^T V Q_A) / (Lambda + d)] Q_A^T. Layers are independent (Kou et al. 2025 use MLP layers only).
-The Fisher is "true" (labels drawn from the model with a named stream, so every pass sees the same labels) or "empirical" (data labels).
-Lambda rotates tokens or gradients, whichever takes fewer products: T(i^2 + o^2 + oi) against Toi + oi(i + o) per text.
-Padding and prompt positions contribute to neither A nor S; the text gradient in Lambda is exact, so it keeps what flows back through prompts.
-Not covered: coupling between layers (refine.py), several devices.
+Per layer (Grosse et al. 2023, "Studying Large Language Model Generalization with Influence Functions", section 3.1;
+George et al. 2018): A = E[a a^T], S = E[g g^T] over positions with loss; A = Q_A diag Q_A^T, S = Q_S diag Q_S^T;
+eigenvalues are refitted as Lambda_jk = E[(Q_S^T G Q_A)_jk^2] over texts with G the gradient of a whole text; then (H
++ d)^-1 V = Q_S [(Q_S^T V Q_A) / (Lambda + d)] Q_A^T. Layers are independent (Kou et al. 2025 use MLP layers only).
+The Fisher is "true" (labels drawn from the model with a named stream, so every pass sees the same labels) or
+"empirical" (data labels). Lambda rotates tokens or gradients, whichever takes fewer products: T(i^2 + o^2 + oi)
+against Toi + oi(i + o) per text. Padding and prompt positions contribute to neither A nor S; the text gradient in
+Lambda is exact, so it keeps what flows back through prompts. Not covered: coupling between layers (refine.py),
+several devices.
 
 Shapes: D texts of a batch, o outputs, i inputs (with bias column), Q vectors.
 """
@@ -45,12 +46,15 @@ class Damping:
     def __post_init__(self) -> None:
         """Refuse what cannot be inverted."""
         if self.rule not in ("relative", "constant") or not self.value > 0:
-            raise StudyError(f"damping: expected rule relative or constant and a value above 0, found {self.rule!r}, {self.value!r}")
+            raise StudyError(
+                f"damping: expected rule relative or constant and a value above 0, found {self.rule!r}, {self.value!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """One layer: eigenvectors in columns, q_out [o,o] and q_in [i,i]; eigenvalues [o,i] refitted, of the mean loss per text."""
+    """One layer: eigenvectors in columns, q_out [o,o] and q_in [i,i]; eigenvalues [o,i] refitted, of the mean loss
+    per text."""
 
     q_out: Tensor
     q_in: Tensor
@@ -81,7 +85,9 @@ class Factors:
         found = {n: rule.value * float(b.eigenvalues.mean(dtype=torch.float64)) for n, b in self.blocks.items()}
         dead = [n for n, d in found.items() if not d > 0]
         if dead:
-            raise DataError(f"damping: expected layers with gradients, found {len(dead)} whose eigenvalues are all 0, first {dead[0]}; leave them out")
+            raise DataError(
+                f"damping: expected layers with gradients, found {len(dead)} whose eigenvalues are all 0, first {dead[0]}; leave them out"
+            )
         return found
 
     def precondition(self, vectors: Vectors, damping: Mapping[str, float]) -> Vectors:
@@ -90,7 +96,11 @@ class Factors:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        tensors = {f"{n}|{part}": getattr(b, part).cpu().contiguous() for n, b in self.blocks.items() for part in ("q_out", "q_in", "eigenvalues")}
+        tensors = {
+            f"{n}|{part}": getattr(b, part).cpu().contiguous()
+            for n, b in self.blocks.items()
+            for part in ("q_out", "q_in", "eigenvalues")
+        }
         facts = {"n_texts": self.n_texts, "fisher": self.fisher, "seed": self.seed}
         save_file(tensors, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
 
@@ -102,13 +112,21 @@ class Factors:
             with safe_open(path, framework="pt") as handle:
                 facts = json.loads(handle.metadata()["facts"])
         except Exception as error:  # safetensors raises its own bare types
-            raise DataError(f"{path}: expected factors written by leaven, {type(error).__name__}: {error}; delete the file and run again") from error
+            raise DataError(
+                f"{path}: expected factors written by leaven, {type(error).__name__}: {error}; delete the file and run again"
+            ) from error
         names = sorted({key.split("|")[0] for key in tensors})
         return cls({n: Block(*(tensors[f"{n}|{p}"] for p in ("q_out", "q_in", "eigenvalues"))) for n in names}, **facts)
 
 
 def fit_factors(
-    tracked: Tracked, texts: Sequence[Text], *, fisher: Fisher = "true", seed: int = 0, batch_tokens: int = BATCH_TOKENS, pack_tokens: int = 0,
+    tracked: Tracked,
+    texts: Sequence[Text],
+    *,
+    fisher: Fisher = "true",
+    seed: int = 0,
+    batch_tokens: int = BATCH_TOKENS,
+    pack_tokens: int = 0,
     ctx: StepContext | None = None,
 ) -> Factors:
     """Fit EK-FAC in two passes over `texts` (covariances, then eigenvalues).
@@ -188,7 +206,9 @@ def _eigenvectors(gram: Tensor) -> Tensor:
     return torch.linalg.eigh(((gram + gram.t()) / (2 * scale)).double())[1].to(gram.dtype)
 
 
-def _add_squares(total_oi: Tensor, seen: Seen, name: str, q_out: Tensor, q_in: Tensor, rotated: dict[int, Tensor]) -> None:
+def _add_squares(
+    total_oi: Tensor, seen: Seen, name: str, q_out: Tensor, q_in: Tensor, rotated: dict[int, Tensor]
+) -> None:
     """Add (Q_S^T G Q_A)^2 of every text of the batch."""
     a, g = seen.inputs[name], seen.grads[name]
     (o, i), texts = total_oi.shape, len(seen.batch.numbers)

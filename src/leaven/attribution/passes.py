@@ -1,13 +1,15 @@
 """A model and a batch -> what every linear layer saw and passed back: inputs a and pseudo-gradients g of each token.
 
-For a linear layer s = W a the gradient of a text's loss is G = sum_t g_t a_t^T with g_t = d loss / d s_t (Grosse et al. 2023, eq. 12-16), so
-factors, scores and token decompositions all follow from a and g, and no per-example parameter gradient is needed.
-Parameters are frozen while tracked and the graph begins at the lowest tracked layer: the backward pass computes no weight gradients.
-The forward-mode pass gives the change of every token's loss along a parameter direction.
-Modules: "mlp" (Infra, Kou et al. 2025), "linear" (all linear layers of the decoder), "linear+head".
-Not covered: convolutions, embeddings, norms, mixtures of experts (refused), tied or shared weights (refused when tracked).
+For a linear layer s = W a the gradient of a text's loss is G = sum_t g_t a_t^T with g_t = d loss / d s_t (Grosse et
+al. 2023, eq. 12-16), so factors, scores and token decompositions all follow from a and g, and no per-example
+parameter gradient is needed. Parameters are frozen while tracked and the graph begins at the lowest tracked layer:
+the backward pass computes no weight gradients. The forward-mode pass gives the change of every token's loss along a
+parameter direction. Modules: "mlp" (Infra, Kou et al. 2025), "linear" (all linear layers of the decoder),
+"linear+head". Not covered: convolutions, embeddings, norms, mixtures of experts (refused), tied or shared weights
+(refused when tracked).
 
-Shapes: R rows (all B*T tokens, or the M positions with loss), i inputs (with a bias column where the layer has one), o outputs.
+Shapes: R rows (all B*T tokens, or the M positions with loss), i inputs (with a bias column where the layer has one),
+o outputs.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class Tracked:
         self.layers = _linear_layers(model.module, modules == "mlp", layers)
         self.with_head = modules == "linear+head"
         if not self.layers:
-            raise StudyError(f"modules {modules!r}, layers {layers}: expected linear layers of {type(model.module).__name__}, found none")
+            raise StudyError(
+                f"modules {modules!r}, layers {layers}: expected linear layers of {type(model.module).__name__}, found none"
+            )
         _refuse_unsupported(model, self.layers, self.with_head)
         model.module.eval()
 
@@ -106,8 +110,8 @@ class Tracked:
     def backward(self, batch: Batch, draws: Tensor | None = None) -> Seen:
         """Run forward and backward.
 
-        The loss is sum over targets of weight x token loss. With `draws` (label_draws), labels are drawn from the model and
-        weights are square roots, so that E[G G^T] is the Gauss-Newton matrix of the weighted loss.
+        The loss is sum over targets of weight x token loss. With `draws` (label_draws), labels are drawn from the
+        model and weights are square roots, so that E[G G^T] is the Gauss-Newton matrix of the weighted loss.
         """
         with self._frozen(), self._captured() as (inputs, outputs):
             logits = self._logits(batch, inputs, outputs)
@@ -127,18 +131,23 @@ class Tracked:
 
     @torch.no_grad()
     def push_forward(self, batch: Batch, direction: Vectors) -> tuple[Tensor, Tensor]:
-        """Return logits [M,V] and their change per unit of `direction` (one [o,i] per module), by forward-mode differentiation.
+        """Return logits [M,V] and their change per unit of `direction` (one [o,i] per module), by forward-mode
+        differentiation.
 
         Raises:
             BackendError: an operation of this architecture has no forward-mode derivative.
         """
+
         def tilt(name: str, a: Tensor, out: Tensor) -> Tensor:
             primal, tangent = forward_ad.unpack_dual(out)
             moved = _with_bias(forward_ad.unpack_dual(a).primal, direction[name]) @ direction[name].t()
             return forward_ad.make_dual(primal, moved if tangent is None else tangent + moved)
 
         kernels = getattr(self.model.module, "kernels", None)
-        handles = [layer.register_forward_hook(lambda _, a, out, n=name: tilt(n, a[0], out)) for name, layer in self.layers.items()]
+        handles = [
+            layer.register_forward_hook(lambda _, a, out, n=name: tilt(n, a[0], out))
+            for name, layer in self.layers.items()
+        ]
         try:
             if kernels is not None:  # hand-written backward passes have no forward-mode derivative
                 self.model.module.kernels = "plain"
@@ -150,8 +159,10 @@ class Tracked:
                 found = forward_ad.unpack_dual(logits)
                 return found.primal.clone(), found.tangent.clone()
         except NotImplementedError as error:
-            raise BackendError(f"{type(self.model.module).__name__}: expected forward-mode derivatives of all its operations, found: {error}. "
-                               "Use attn_implementation eager, or the position decomposition") from error
+            raise BackendError(
+                f"{type(self.model.module).__name__}: expected forward-mode derivatives of all its operations, found: {error}. "
+                "Use attn_implementation eager, or the position decomposition"
+            ) from error
         finally:
             for handle in handles:
                 handle.remove()
@@ -193,14 +204,19 @@ class Tracked:
 
         def keep(name: str, a: Tensor, out: Tensor) -> Tensor:
             if name in inputs:
-                raise BackendError(f"layer {name}: expected one call per forward pass, found two; layers used twice are not supported")
+                raise BackendError(
+                    f"layer {name}: expected one call per forward pass, found two; layers used twice are not supported"
+                )
             inputs[name] = whole.setdefault(id(a), a.detach())
             alive.append(a)
             out = out if out.requires_grad else out.detach().requires_grad_()
             outputs[name] = out
             return out
 
-        handles = [layer.register_forward_hook(lambda _, a, out, n=name: keep(n, a[0], out)) for name, layer in self.layers.items()]
+        handles = [
+            layer.register_forward_hook(lambda _, a, out, n=name: keep(n, a[0], out))
+            for name, layer in self.layers.items()
+        ]
         try:
             with torch.enable_grad():
                 yield inputs, outputs
@@ -248,19 +264,27 @@ def _refuse_unsupported(model: Any, layers: Mapping[str, nn.Module], with_head: 
     for name, part in model.module.named_modules():
         kind = type(part).__name__
         if "Moe" in kind or "MoE" in kind or "Experts" in kind:
-            raise BackendError(f"layer {name} ({kind}): expected a dense model, found a mixture of experts; experts see other tokens each and "
-                               "their factors are not supported yet, so attribute a dense model")
+            raise BackendError(
+                f"layer {name} ({kind}): expected a dense model, found a mixture of experts; experts see other tokens each and "
+                "their factors are not supported yet, so attribute a dense model"
+            )
     uses: dict[int, str] = {}
     for name, part in layers.items():
         if not part.weight.is_floating_point():
-            raise BackendError(f"layer {name}: expected floating-point weights, found {part.weight.dtype}; load the model unquantised")
+            raise BackendError(
+                f"layer {name}: expected floating-point weights, found {part.weight.dtype}; load the model unquantised"
+            )
         if id(part.weight) in uses:
-            raise BackendError(f"layers {uses[id(part.weight)]} and {name} share one weight; shared weights are not supported, leave these layers out")
+            raise BackendError(
+                f"layers {uses[id(part.weight)]} and {name} share one weight; shared weights are not supported, leave these layers out"
+            )
         uses[id(part.weight)] = name
     if with_head:
         inner = model.module
         head = inner.head_weight if hasattr(inner, "head_weight") else model.head.weight
         embedding = inner.embedding.weight if hasattr(inner, "embedding") else inner.get_input_embeddings().weight
         if head is embedding:
-            raise BackendError("modules linear+head: expected an output head of its own, found one tied to the embedding, whose gradient is not "
-                               "a sum over head inputs alone; use modules: linear")
+            raise BackendError(
+                "modules linear+head: expected an output head of its own, found one tied to the embedding, whose gradient is not "
+                "a sum over head inputs alone; use modules: linear"
+            )

@@ -1,9 +1,9 @@
 """Token rows with loss weights -> batches that keep every document apart, padded or packed.
 
-The unit of attribution is a `Text`: one example (or window of one) as the model was trained on it. How texts lie in a batch is layout
-only: padded rows and packed rows (own positions, block-diagonal mask) give the same scores, and a test holds them equal. The first
-token of a text is context; position t carries the loss of token t + 1.
-Not covered: formats and tokenising (data/), what a model does with a batch (passes.py).
+The unit of attribution is a `Text`: one example (or window of one) as the model was trained on it. How texts lie in a
+batch is layout only: padded rows and packed rows (own positions, block-diagonal mask) give the same scores, and a
+test holds them equal. The first token of a text is context; position t carries the loss of token t + 1. Not covered:
+formats and tokenising (data/), what a model does with a batch (passes.py).
 
 Shapes: B rows, T columns, D documents, M targets (positions with loss).
 """
@@ -28,7 +28,8 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Text:
-    """One training or query text: ids int[N], learn float[N] loss weight of each token, segment int[N] number of its segment.
+    """One training or query text: ids int[N], learn float[N] loss weight of each token, segment int[N] number of its
+    segment.
 
     `weight` multiplies the loss of the whole text; `start` is the first token of the example that this window shows.
     """
@@ -75,11 +76,18 @@ def load_texts(folder: Path | str, examples: Sequence[str] | None = None) -> lis
 
 
 def without_tokens(text: Text, drop: np.ndarray) -> Text:
-    """Return a text with the tokens where `drop` (bool[N]) is true deleted: the counterfactual of leave-segment-out."""
+    """Return a text with the tokens where `drop` (bool[N]) is true deleted: the counterfactual of
+    leave-segment-out."""
     keep = ~drop
     return Text(
-        example=text.example, ids=text.ids[keep], learn=text.learn[keep], weight=text.weight, source=text.source,
-        segment=None if text.segment is None else text.segment[keep], format=text.format, start=text.start,
+        example=text.example,
+        ids=text.ids[keep],
+        learn=text.learn[keep],
+        weight=text.weight,
+        source=text.source,
+        segment=None if text.segment is None else text.segment[keep],
+        format=text.format,
+        start=text.start,
     )
 
 
@@ -87,10 +95,10 @@ def without_tokens(text: Text, drop: np.ndarray) -> Text:
 class Batch:
     """Documents laid out in rows.
 
-    ids int64[B,T]; positions and document int64[B,T] are None for padded rows; place int64[D,T'] is where each document's tokens lie
-    in the flattened rows (B*T = nowhere); at int64[M], targets int64[M], weights float32[M] (weight x learn) are the positions with
-    loss, in the order of documents; owner int64[M] and token int64[M] say which document, and which of its tokens, each predicts.
-    `numbers` are the documents' indices among all texts.
+    ids int64[B,T]; positions and document int64[B,T] are None for padded rows; place int64[D,T'] is where each
+    document's tokens lie in the flattened rows (B*T = nowhere); at int64[M], targets int64[M], weights float32[M]
+    (weight x learn) are the positions with loss, in the order of documents; owner int64[M] and token int64[M] say
+    which document, and which of its tokens, each predicts. `numbers` are the documents' indices among all texts.
     """
 
     numbers: list[int]
@@ -107,7 +115,8 @@ class Batch:
     at_place: Tensor = field(repr=False)
 
     def by_document(self, x_R: Tensor) -> Tensor:
-        """Return rows [R,*] (all B*T tokens, or the M positions with loss) as [D,T',*], zero where a document has ended."""
+        """Return rows [R,*] (all B*T tokens, or the M positions with loss) as [D,T',*], zero where a document has
+        ended."""
         whole = x_R.shape[0] == self.ids.numel()
         if whole and self.document is None:
             return x_R.unflatten(0, tuple(self.ids.shape))
@@ -116,13 +125,16 @@ class Batch:
         return padded.index_select(0, place.flatten()).unflatten(0, tuple(place.shape))
 
     def whole_rows(self, x_R: Tensor) -> Tensor:
-        """Return values of the M positions with loss spread over all B*T tokens (others 0); B*T rows pass unchanged."""
+        """Return values of the M positions with loss spread over all B*T tokens (others 0); B*T rows pass
+        unchanged."""
         if x_R.shape[0] == self.ids.numel():
             return x_R
         return x_R.new_zeros(self.ids.numel(), *x_R.shape[1:]).index_copy_(0, self.at, x_R)
 
 
-def make_batches(texts: Sequence[Text], max_tokens: int, batch_tokens: int = BATCH_TOKENS, pack_tokens: int = 0, device: str = "cpu") -> Iterator[Batch]:
+def make_batches(
+    texts: Sequence[Text], max_tokens: int, batch_tokens: int = BATCH_TOKENS, pack_tokens: int = 0, device: str = "cpu"
+) -> Iterator[Batch]:
     """Yield batches over all texts, sorted by length so that little is padded.
 
     Args:
@@ -153,10 +165,12 @@ def make_batches(texts: Sequence[Text], max_tokens: int, batch_tokens: int = BAT
 
 
 def label_draws(texts: Sequence[Text], batch: Batch, seed: int) -> Tensor:
-    """Return one uniform number per target, float32[M], that depends on seed, example and window alone: equal in every pass."""
+    """Return one uniform number per target, float32[M], that depends on seed, example and window alone: equal in
+    every pass."""
     draws = [
-        rng(seed, "fisher-labels", texts[n].source, texts[n].example, texts[n].start).random(len(texts[n].ids))
-        [np.flatnonzero(texts[n].token_weights())]
+        rng(seed, "fisher-labels", texts[n].source, texts[n].example, texts[n].start).random(len(texts[n].ids))[
+            np.flatnonzero(texts[n].token_weights())
+        ]
         for n in batch.numbers
     ]
     return torch.from_numpy(np.concatenate(draws).astype(np.float32)).to(batch.ids.device)
@@ -165,12 +179,18 @@ def label_draws(texts: Sequence[Text], batch: Batch, seed: int) -> Tensor:
 def _check(text: Text, max_tokens: int) -> None:
     where = f"text {text.source}/{text.example}"
     if not len(text.ids) == len(text.learn) or (text.segment is not None and len(text.segment) != len(text.ids)):
-        raise DataError(f"{where}: expected one loss weight and one segment number per token, found {len(text.ids)} tokens and "
-                        f"{len(text.learn)} loss weights; tokenise it again")
+        raise DataError(
+            f"{where}: expected one loss weight and one segment number per token, found {len(text.ids)} tokens and "
+            f"{len(text.learn)} loss weights; tokenise it again"
+        )
     if len(text.ids) > max_tokens:
-        raise DataError(f"{where}: expected at most {max_tokens} tokens (the model's context), found {len(text.ids)}; cut it as training did")
+        raise DataError(
+            f"{where}: expected at most {max_tokens} tokens (the model's context), found {len(text.ids)}; cut it as training did"
+        )
     if not np.any(text.token_weights() != 0):
-        raise DataError(f"{where}: expected a token with loss after the first, found none among {len(text.ids)}; leave it out")
+        raise DataError(
+            f"{where}: expected a token with loss after the first, found none among {len(text.ids)}; leave it out"
+        )
 
 
 def _packed_rows(order: Sequence[int], texts: Sequence[Text], pack_tokens: int) -> list[list[int]]:
@@ -220,5 +240,17 @@ def _lay_out(rows: Sequence[Sequence[int]], texts: Sequence[Text], packed: bool,
         at_place[k, :size] = np.arange(end - size, end)
     tensors = [torch.from_numpy(x).to(device) for x in (ids, positions, document, place, at_place)]
     flat = [torch.from_numpy(np.concatenate(x)).to(device) for x in (at, targets, weights, owner, token)]
-    return Batch(numbers, lengths, tensors[0], tensors[1] if packed else None, tensors[2] if packed else None, tensors[3],
-                 flat[0], flat[1], flat[2].float(), flat[3], flat[4], tensors[4])
+    return Batch(
+        numbers,
+        lengths,
+        tensors[0],
+        tensors[1] if packed else None,
+        tensors[2] if packed else None,
+        tensors[3],
+        flat[0],
+        flat[1],
+        flat[2].float(),
+        flat[3],
+        flat[4],
+        tensors[4],
+    )

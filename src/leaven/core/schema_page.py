@@ -29,6 +29,7 @@ PLACES: dict[str, str] = {
     "SAMPLES": "`samples.parquet` of every evaluation (`CONDITION/seed-N/samples-NAME`)",
     "VERDICTS": "`verdicts.parquet` of every evaluation (`CONDITION/seed-N/verdicts-NAME`)",
     "RESULTS": "`tables/results.parquet` of the run folder",
+    "INFLUENCE": "`influence.parquet` of every attribution (`leaven attribute`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }
 """Schema -> where its table is found; artifact names are links in the run folder `runs/STUDY/`."""

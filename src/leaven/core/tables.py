@@ -79,6 +79,15 @@ RESULTS: Schema = {
 }
 """The long table that analysis reads: verdicts joined with where they came from; `level` is the canonical JSON of the vary cell."""
 
+INFLUENCE: Schema = {
+    "model": pl.String, "step": pl.Int32, "method": pl.String, "query": pl.String, "source": pl.String, "example": pl.String,
+    "format": pl.String, "window": pl.Int32, "level": pl.String, "decomposition": pl.String, "segment": pl.Int32, "token": pl.Int32,
+    "n_learned_tokens": pl.Int32, "score": pl.Float64,
+}
+"""One row per (query, training text) and, where asked for, per segment and token of it: nats of the target per removed text, positive =
+helpful (baselines have units of their own, higher = more helpful). `level` is instance, segment or token; `decomposition` says how a
+finer level was split (position, loss, leave_out); `window` is the first token of the example that was trained on."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 

@@ -1,0 +1,311 @@
+"""Preconditioned queries x training texts -> influence of texts, segments and tokens, from one pass over the training
+texts.
+
+score(q, n) = <(H + d)^-1 grad(-f_q), grad L_n> / N: by how many nats the target f_q falls when text n is removed
+(first order), so positive = helpful (Koh & Liang 2017; Grosse et al. 2023, eq. 28; Kou et al. 2025). Two
+decompositions, each with sum = the text's score:
+  position    g_t^T P a_t per layer: what the computation at token t contributes (it carries the losses of later
+  tokens too); loss        d loss_t along P, one forward-mode pass per query: what learning to predict token t
+  contributes.
+Segments are sums of either over their tokens. Every pair gets a text score; with `keep`, only each query's `keep`
+highest and `keep` lowest pairs stay, and only pairs that enter them get tokens, so nothing of size Q x N is ever
+held. Not covered: retraining (validate), several devices.
+
+Shapes: Q queries, N texts, D texts of a batch, R rows of a batch, M positions with loss, T tokens of one text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from leaven.attribution.factors import Damping, Factors
+from leaven.attribution.passes import Seen, Tracked, Vectors
+from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches, without_tokens
+from leaven.core.step import StepContext
+from leaven.core.tables import INFLUENCE
+from leaven.errors import DataError, StudyError
+
+Decomposition = Literal["position", "loss"]
+DENSE_PAIRS = 1 << 27
+"""Most (query, text) scores held when every pair is kept: 1 GB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Targets:
+    """Named query vectors [Q,o,i] per layer such that <vector, text gradient> is the score."""
+
+    names: tuple[str, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """One kept (query, text): its score and, where asked for, its decompositions [T] in nats, indexed by token."""
+
+    query: int
+    text: int
+    score: float
+    tokens: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def ekfac_targets(names: Sequence[str], gradients: Vectors, factors: Factors, damping: Damping) -> Targets:
+    """Precondition query gradients [Q,o,i] once; scores are then in nats per removed training text."""
+    solved = factors.precondition(gradients, factors.damping(damping))
+    return Targets(tuple(names), {n: v / factors.n_texts for n, v in solved.items()})
+
+
+def text_scores(
+    tracked: Tracked,
+    texts: Sequence[Text],
+    targets: Targets,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    pack_tokens: int = 0,
+    ctx: StepContext | None = None,
+) -> np.ndarray:
+    """Return every score, float64[Q,N].
+
+    Raises:
+        DataError: more pairs than memory should hold; use `pairs` with keep.
+    """
+    _refuse_dense(len(targets.names), len(texts))
+    result = np.zeros((len(targets.names), len(texts)))
+    for seen in _passes(tracked, texts, batch_tokens, pack_tokens, ctx):
+        result[:, seen.batch.numbers] = _text_scores(seen, targets.vectors, len(targets.names)).t().cpu().numpy()
+    return result
+
+
+def pairs(
+    tracked: Tracked,
+    texts: Sequence[Text],
+    targets: Targets,
+    *,
+    decompositions: Sequence[Decomposition] = ("position",),
+    keep: int = 0,
+    batch_tokens: int = BATCH_TOKENS,
+    pack_tokens: int = 0,
+    ctx: StepContext | None = None,
+) -> list[Pair]:
+    """Return scored pairs with their decompositions, by query and then from the highest score down.
+
+    Args:
+        tracked: model and layers.
+        texts: training texts, streamed once.
+        targets: preconditioned queries.
+        decompositions: any of "position" (nearly free) and "loss" (one more forward pass per query and batch).
+        keep: 0 = all pairs; else the `keep` highest and `keep` lowest of each query.
+        batch_tokens: most padded tokens per batch.
+        pack_tokens: rows of several texts when above 0 (layout only).
+        ctx: progress and stop.
+
+    Raises:
+        DataError: all pairs were asked for and there are too many.
+        StudyError: an unknown decomposition.
+        BackendError: "loss" with an architecture that has no forward-mode derivatives.
+    """
+    unknown = [d for d in decompositions if d not in ("position", "loss")]
+    if unknown:
+        raise StudyError(f"decomposition: expected position or loss, found {unknown[0]!r}")
+    if not keep:
+        _refuse_dense(len(targets.names), sum(len(t.ids) for t in texts))
+    kept = [_Extremes(keep) for _ in targets.names]
+    for seen in _passes(tracked, texts, batch_tokens, pack_tokens, ctx):
+        all_tokens = None
+        if (
+            len(targets.names) == 1
+        ):  # token products are cheaper than forming each text's gradient, and sum to its score
+            all_tokens = _position_scores(seen, targets.vectors, 0)
+            scores_DQ = seen.batch.by_document(all_tokens).sum(1, dtype=torch.float64)[:, None].cpu().numpy()
+        else:
+            scores_DQ = _text_scores(seen, targets.vectors, len(targets.names)).cpu().numpy()
+        for query, extremes in enumerate(kept):
+            entering = [d for d in range(len(scores_DQ)) if extremes.admits(scores_DQ[d, query])]
+            if not entering:
+                continue
+            split = _decompose(tracked, seen, targets.vectors, query, entering, decompositions, all_tokens)
+            for d in entering:
+                extremes.add(Pair(query, seen.batch.numbers[d], float(scores_DQ[d, query]), split(d)))
+    return [pair for extremes in kept for pair in extremes.sorted()]
+
+
+def segment_counterfactuals(
+    tracked: Tracked, texts: Sequence[Text], targets: Targets, *, batch_tokens: int = BATCH_TOKENS
+) -> list[tuple[int, int, int, float]]:
+    """Return (query, text, segment, score of the text - score of the text without the segment) for every segment.
+
+    The rest is run again without the segment's tokens; a rest without loss scores 0. Kou et al. 2025's sum over a
+    segment is the other reading; both are reported because later tokens lose their context here.
+    """
+    whole = text_scores(tracked, texts, targets, batch_tokens=batch_tokens)
+    rests, of = [], []
+    found: list[tuple[int, int, int, float]] = []
+    for n, text in enumerate(texts):
+        for segment in np.unique(_segments(text)).tolist():
+            rest = without_tokens(text, _segments(text) == segment)
+            if len(rest.ids) > 1 and np.any(rest.token_weights() != 0):
+                rests.append(rest)
+                of.append((n, segment))
+            else:
+                found += [(q, n, segment, float(whole[q, n])) for q in range(len(whole))]
+    if rests:
+        left = text_scores(tracked, rests, targets, batch_tokens=batch_tokens)
+        found += [
+            (q, n, s, float(whole[q, n] - left[q, k])) for k, (n, s) in enumerate(of) for q in range(len(targets.names))
+        ]
+    return sorted(found)
+
+
+def influence_table(
+    texts: Sequence[Text],
+    names: Sequence[str],
+    found: Sequence[Pair],
+    *,
+    method: str,
+    model: str = "",
+    step: int = -1,
+    level: Literal["instance", "segment", "token"] = "instance",
+) -> pl.DataFrame:
+    """Return pairs as INFLUENCE rows: texts, and down to `level` their segments and tokens in each decomposition."""
+    columns: dict[str, list[Any]] = {c: [] for c in INFLUENCE}
+
+    def add(pair: Pair, level: str, split: str, segment: int | None, token: int | None, n: int, score: float) -> None:
+        text = texts[pair.text]
+        row = (model, step, method, names[pair.query], text.source, text.example, text.format, text.start)
+        for column, value in zip(INFLUENCE, (*row, level, split, segment, token, n, score), strict=True):
+            columns[column].append(value)
+
+    for pair in found:
+        learned = texts[pair.text].token_weights() != 0
+        add(pair, "instance", "", None, None, int(learned.sum()), pair.score)
+        if level == "instance":
+            continue
+        of = _segments(texts[pair.text])
+        for split, scores in pair.tokens.items():
+            for segment in np.unique(of).tolist():
+                inside = of == segment
+                add(pair, "segment", split, segment, None, int(learned[inside].sum()), float(scores[inside].sum()))
+            for token in range(len(scores)) if level == "token" else ():
+                add(pair, "token", split, int(of[token]), token, int(learned[token]), float(scores[token]))
+    return pl.DataFrame(columns, schema=INFLUENCE)
+
+
+def dense_pairs(scores_QN: np.ndarray) -> list[Pair]:
+    """Return a score matrix as pairs without decompositions."""
+    return [Pair(q, n, float(s)) for q, row in enumerate(scores_QN) for n, s in enumerate(row)]
+
+
+class _Extremes:
+    """The `keep` highest and lowest pairs of one query (all of them for 0)."""
+
+    def __init__(self, keep: int) -> None:
+        self.keep = keep
+        self.held: list[Pair] = []
+        self.low, self.high = np.inf, -np.inf
+
+    def admits(self, score: float) -> bool:
+        return not self.keep or len(self.held) < 2 * self.keep or score > self.high or score < self.low
+
+    def add(self, pair: Pair) -> None:
+        self.held.append(pair)
+        if self.keep and len(self.held) > 4 * self.keep:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.held.sort(key=lambda p: (-p.score, p.text))
+        if self.keep and len(self.held) > 2 * self.keep:
+            self.held = self.held[: self.keep] + self.held[-self.keep :]
+            self.high, self.low = self.held[self.keep - 1].score, self.held[self.keep].score
+
+    def sorted(self) -> list[Pair]:
+        self._cut()
+        return self.held
+
+
+def _passes(
+    tracked: Tracked, texts: Sequence[Text], batch_tokens: int, pack_tokens: int, ctx: StepContext | None
+) -> Iterator[Seen]:
+    """Yield one backward pass per batch, with progress."""
+    ctx, done = ctx or StepContext(), 0
+    for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
+        ctx.check_stop()
+        yield tracked.backward(batch)
+        done += len(batch.numbers)
+        ctx.progress(done, len(texts), "scores")
+
+
+def _text_scores(seen: Seen, vectors: Vectors, queries: int) -> Tensor:
+    """Return [D,Q] in fp64."""
+    total = torch.zeros(len(seen.batch.numbers), queries, dtype=torch.float64, device=seen.losses.device)
+    for name, vector in vectors.items():
+        if queries == 1:
+            total += seen.batch.by_document(_row_dots(seen.inputs[name], seen.grads[name], vector[0])).sum(1)[:, None]
+        else:
+            total += seen.text_gradients(name).flatten(1) @ vector.flatten(1).t()
+    return total
+
+
+def _row_dots(a_Ri: Tensor, g_Ro: Tensor, vector_oi: Tensor) -> Tensor:
+    """Return g_t^T P a_t of every row, [R]; the product goes towards the smaller side."""
+    outward = g_Ro.shape[1] <= a_Ri.shape[1]
+    return ((a_Ri @ vector_oi.t()) * g_Ro).sum(1) if outward else ((g_Ro @ vector_oi) * a_Ri).sum(1)
+
+
+def _position_scores(seen: Seen, vectors: Vectors, query: int, documents: Sequence[int] | None = None) -> Tensor:
+    """Return the position decomposition over all tokens of the batch, [B*T] in fp64; 0 outside `documents`."""
+    batch = seen.batch
+    total = torch.zeros(batch.ids.numel(), dtype=torch.float64, device=seen.losses.device)
+    whole, loss = torch.arange(len(total), device=total.device), torch.arange(len(batch.at), device=total.device)
+    if documents is not None:
+        chosen = torch.tensor(documents, device=total.device)
+        place = batch.place.index_select(0, chosen).flatten()
+        whole, loss = place[place < len(total)], torch.isin(batch.owner, chosen).nonzero()[:, 0]
+    for name, vector in vectors.items():
+        a, g = seen.inputs[name], seen.grads[name]
+        rows, at = (whole, whole) if len(a) == len(total) else (loss, batch.at[loss])
+        if documents is not None:
+            a, g = a.index_select(0, rows), g.index_select(0, rows)
+        total.index_add_(0, at, _row_dots(a, g, vector[query]).double())
+    return total
+
+
+def _decompose(
+    tracked: Tracked,
+    seen: Seen,
+    vectors: Vectors,
+    query: int,
+    documents: Sequence[int],
+    decompositions: Sequence[str],
+    all_tokens: Tensor | None,
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Return a function from a document of the batch to its decompositions."""
+    batch = seen.batch
+    by_document: dict[str, np.ndarray] = {}
+    if "position" in decompositions:
+        if all_tokens is None:
+            all_tokens = _position_scores(seen, vectors, query, documents)
+        by_document["position"] = batch.by_document(all_tokens).cpu().numpy()
+    if "loss" in decompositions:
+        changes = tracked.loss_changes(batch, {n: v[query] for n, v in vectors.items()}).double()
+        spread = changes.new_zeros(len(batch.numbers), max(batch.lengths))
+        by_document["loss"] = spread.index_put_((batch.owner, batch.token), changes).cpu().numpy()
+    return lambda d: {name: values[d, : batch.lengths[d]].copy() for name, values in by_document.items()}
+
+
+def _segments(text: Text) -> np.ndarray:
+    """Return the segment of every token; a text without segments is one."""
+    return np.zeros(len(text.ids), np.int32) if text.segment is None else np.asarray(text.segment)
+
+
+def _refuse_dense(queries: int, rows: int) -> None:
+    if queries * rows > DENSE_PAIRS:
+        raise DataError(
+            f"scores: expected at most {DENSE_PAIRS} values at once, found {queries} queries x {rows} rows; "
+            "keep the top and bottom of each query (keep=100) or aggregate queries"
+        )
