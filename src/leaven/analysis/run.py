@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 
+from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
 from leaven.analysis.findings import answer_of, contrast_findings, finding_dict
 from leaven.analysis.scores import SCORES, score_table
@@ -37,7 +38,7 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=1)
+@step(version=2)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write results, curves, realised and scores (Parquet), findings.json and answer.json into `out`.
 
@@ -57,6 +58,7 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
         *score_findings(scores),
         *curve_findings(curves),
         *mixture_findings(realised),
+        amounts_finding(spec.get("orders", ()), inputs, _level),
         *_notes(results, missing),
     ]
     for name, frame, schema in (

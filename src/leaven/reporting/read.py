@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import polars as pl
 
 from leaven.analysis.scores import SCORES
+from leaven.core.lineage import Lineage, distinct, lineage
 from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_table
 from leaven.core.types import Finding, Item
 from leaven.errors import DataError
 from leaven.reporting.facts import SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
-from leaven.core.lineage import Lineage, distinct, lineage
 
 POINTS = 90
 ALL_POINTS = 9_000

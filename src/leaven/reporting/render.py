@@ -25,6 +25,7 @@ from leaven.reporting.read import read_report
 from leaven.reporting.references import cited
 from leaven.reporting.rows import (
     Provenance,
+    amounts_table,
     basis,
     contrast_row,
     difficulty_tables,
@@ -43,7 +44,7 @@ from leaven.reporting.rows import (
 from leaven.reporting.wording import MISSING, plural, printable, value_text
 
 
-@step(version=1)
+@step(version=2)
 def report(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write report.html, findings.json, tables/ and figures/ into `out`.
 
@@ -108,6 +109,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "figures": figures(data),
         "final_loss": loss_rows(data),
         "mixtures": mixture_table(data),
+        "amounts": amounts_table(data),
         "samples": [shown_item(s, data) for s in data.samples],
         "samples_note": samples_note(data),
         "methods": methods(data),

@@ -13,7 +13,15 @@ from typing import Any
 from leaven.core.types import Finding
 from leaven.reporting.facts import Output, ReportData, Score, Shown
 from leaven.reporting.figures import difficulty_unit, median_curve
-from leaven.reporting.marks import contrast_label, contrast_measure, is_binary, mark, score_measure, series_label, styles
+from leaven.reporting.marks import (
+    contrast_label,
+    contrast_measure,
+    is_binary,
+    mark,
+    score_measure,
+    series_label,
+    styles,
+)
 from leaven.reporting.svg import Canvas
 from leaven.reporting.wording import (
     MISSING,
@@ -330,6 +338,24 @@ def mixture_table(data: ReportData) -> dict[str, Any]:
         )
     units = {row["unit"] for row in rows}
     return {"sources": sources, "rows": rows, "unit": units.pop() if len(units) == 1 else ""}
+
+
+def amounts_table(data: ReportData) -> list[dict[str, Any]]:
+    """Return how much each condition trained: a row per (stage, condition, level), in the order of the conditions."""
+    note = next((f for f in data.notes if f.id == "note/amounts"), None)
+    names = [c.name for c in data.conditions]
+    rows = sorted(note.data.get("rows", ()) if note else (), key=lambda r: names.index(r["condition"]) if r["condition"] in names else 99)
+    return [
+        {
+            "condition": row["condition"],
+            "mark": _mark(row["condition"], data),
+            "level": level_text(row["level"]),
+            "stage": row["stage"],
+            "amounts": [f"{row[unit]:,}" for unit in ("steps", "examples", "tokens", "learned_tokens")],
+            "seeds": seeds_counted(row["seeds"]),
+        }
+        for row in rows
+    ]
 
 
 def shown_item(shown: Shown, data: ReportData) -> dict[str, Any]:
