@@ -1,4 +1,4 @@
-"""A small trained-from-scratch setting shared by the tests of lm/: world problems, a word tokenizer, tokens and an order table."""
+"""A small trained-from-scratch setting shared by the tests of lm/: problems, a word tokenizer, tokens, an order."""
 
 from __future__ import annotations
 

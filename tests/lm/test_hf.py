@@ -1,4 +1,4 @@
-"""Local Hugging Face folders: parity with the embedded model on Llama, and training, packing, decoding on four architectures."""
+"""Local Hugging Face folders: parity with the embedded model, and training and decoding on four architectures."""
 
 from __future__ import annotations
 

@@ -215,3 +215,30 @@ def test_wrong_stage_missing_tokens_and_long_rows_are_named(make_order, run_trai
     frame.write_parquet(order / "order.parquet")
     with pytest.raises(DataError, match="toy/nobody"):
         run_train(order, spec_of())
+
+
+def test_consumes_what_build_order_writes(toy, tmp_path, run_train, spec_of):
+    from leaven.data.build import build_order
+
+    spec = {"stage": "sft", "seed": 3, "mixture": {"toy": 1.0}, "formats": {"toy": "thought_code"},
+            "budget": {"steps": 4}, "batch": 8, "max_tokens": 120, "truncate": "right", "pack": "best_fit"}  # fmt: skip
+    (tmp_path / "built").mkdir()
+    build_order(spec, {"toy|thought_code": toy.tokens}, tmp_path / "built", QUIET)
+    out = run_train(tmp_path / "built", spec_of())
+    order = pl.read_parquet(tmp_path / "built" / "order.parquet")
+    assert order["n_tokens"].sum() == curve(out)["n_tokens"][-1]
+    assert order["n_learned_tokens"].sum() == curve(out)["n_learned_tokens"][-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pack", [0, 120])
+def test_compiled_training_follows_the_eager_curve(make_order, run_train, spec_of, pack):
+    from leaven.lm.compiling import cpp_compiler
+
+    if cpp_compiler() is None:
+        pytest.skip("no C++ compiler")
+    order = make_order(6, pack_tokens=pack)
+    eager = run_train(order, spec_of(), "eager")
+    compiled = run_train(order, spec_of(), "compiled", StepContext(runtime=Resources(compile="on")))
+    assert read_json(compiled / "training.json")["compiled"]
+    assert np.allclose(curve(eager)["loss"], curve(compiled)["loss"], atol=1e-4)

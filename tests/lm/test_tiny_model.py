@@ -1,4 +1,4 @@
-"""The embedded model: parameter counts, both kernel forms, packing, and parity with transformers on the saved folder."""
+"""The embedded model: parameter counts, both kernel forms, packing, and parity with transformers."""
 
 from __future__ import annotations
 

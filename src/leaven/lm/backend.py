@@ -1,7 +1,7 @@
-"""Model folder -> one object that generates, scores and differentiates; the Protocol, a fake for tests, and `open_backend`.
+"""Model folder -> one object that generates, scores and differentiates: Protocol, fake and `open_backend`.
 
-Every backend speaks segments and tokens: a Generate gives n Samples, a Score the log-likelihood of its target. Samples carry the
-request's number in `request` and an empty `item`; whoever asks knows which item it was.
+Every backend speaks segments and tokens: a Generate gives n Samples, a Score the log-likelihood of its target. Samples
+carry the request's number in `request` and an empty `item`; whoever asks knows which item it was.
 Not covered: training (loop.py), remote services.
 """
 
@@ -49,8 +49,9 @@ class Backend(Protocol):
     def generate(self, requests: Sequence[Generate], seed: int, progress: Report = silent) -> list[list[Sample]]:
         """Return `n` samples per request; sampled text depends on seed, prompt and sample number alone.
 
-        A sample's text ends before the end token or the first stop string; `finish` is stop or length, `n_tokens` counts generated
-        tokens including the end token, `logprob_nats` is the model's log-likelihood of them at temperature 1.
+        A sample's text ends before the end token or the first stop string; `finish` is stop or length, `n_tokens`
+        counts generated tokens including the end token, `logprob_nats` is the model's log-likelihood of them at
+        temperature 1.
         """
 
     def score(self, requests: Sequence[Score], progress: Report = silent) -> list[Sample]:
@@ -75,7 +76,8 @@ def open_backend(folder: Path | str, resources: Resources | None = None) -> Back
     if not (path / "config.json").is_file():
         raise BackendError(
             f"model {str(folder)!r}: expected a local folder with config.json, weights and tokenizer, found "
-            f"{'no config.json in it' if path.is_dir() else 'no such folder'}. leaven never downloads models: fetch it first "
+            f"{'no config.json in it' if path.is_dir() else 'no such folder'}. leaven never downloads models: fetch it "
+            f"first "
             f"(huggingface-cli download {folder} --local-dir DIR) and give DIR"
         )
     from leaven.lm.checkpoints import is_tiny
@@ -90,7 +92,7 @@ def open_backend(folder: Path | str, resources: Resources | None = None) -> Back
 
 
 class FakeBackend:
-    """A deterministic stand-in: `answers` maps prompt text to completions; unknown prompts get text derived from a hash.
+    """A deterministic stand-in: `answers` maps prompt text to completions; other prompts get text made of a hash.
 
     Scores are -1 nat per target token, less 1/1000 nat per hash unit, so candidates differ but never randomly.
     """
@@ -101,7 +103,7 @@ class FakeBackend:
         self.tokenizer, self.answers, self.max_tokens = tokenizer, dict(answers or {}), max_tokens  # type: ignore[assignment]
 
     def generate(self, requests: Sequence[Generate], seed: int, progress: Report = silent) -> list[list[Sample]]:
-        """Return the known answer of each prompt, or eight hex digits that depend on prompt, seed (when sampling) and number."""
+        """Return the known answer of each prompt, or hex digits made of prompt, sample number and (sampling) seed."""
         return [[self._sample(i, j, request, seed) for j in range(request.n)] for i, request in enumerate(requests)]
 
     def _sample(self, number: int, index: int, request: Generate, seed: int) -> Sample:

@@ -1,9 +1,10 @@
 """Order table + token arrays -> the padded index arrays of each optimiser step, all in numpy.
 
-A step's slots become rows (slots with one `pack` number share a row, each document with its own positions and mask), rows are sorted
-by length and cut into micro-batches, and only tokens that the loss reads get a target: loss = sum of weight x learn x token loss over
-sum of weight x learn of the *whole* step, so micro-batching, bucketing and packing leave it unchanged. The first token of a document
-(or of a window into one) is context only: nothing precedes it. Slots of weight 0 are left out entirely.
+A step's slots become rows (slots with one `pack` number share a row, each document with its own positions and mask),
+rows are sorted by length and cut into micro-batches, and only tokens that the loss reads get a target: loss = sum of
+weight x learn x token loss over sum of weight x learn of the *whole* step, so micro-batching, bucketing and packing
+leave it unchanged. The first token of a document (or of a window into one) is context only: nothing precedes it. Slots
+of weight 0 are left out entirely.
 Not covered: which examples a step holds (data/build.py), tensors (loop.py).
 
 Shapes: B rows, T tokens of the longest row, M targets.
@@ -34,8 +35,8 @@ TARGETS_PER_TOKEN = 8
 class Batch:
     """One micro-batch. `positions` and `document` are None when every row is a single document starting at column 0.
 
-    ids int64[B,T]; target_at int64[M] indexes the flattened [B*T] hidden states; target_ids int64[M]; weights float32[M] sum to
-    this batch's share of 1 over the step; examples name what it holds (for error messages).
+    ids int64[B,T]; target_at int64[M] indexes the flattened [B*T] hidden states; target_ids int64[M]; weights
+    float32[M] sum to this batch's share of 1 over the step; examples name what it holds (for error messages).
     """
 
     ids: np.ndarray
@@ -128,10 +129,12 @@ class TrainingOrder:
             batches.append(
                 self._batch(slots[chosen], local[row_of[chosen]], len(rows), int(lengths[rows].max()), round_to, total)
             )
-        return StepBatches(batches, int(self._count[slots].sum()), sum(int((b.weights > 0).sum()) for b in batches), len(slots))
+        return StepBatches(
+            batches, int(self._count[slots].sum()), sum(int((b.weights > 0).sum()) for b in batches), len(slots)
+        )
 
     def _flat(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return for every token of `slots`: its place in the flat arrays, its position in its document, its slot's index."""
+        """Return every token's place in the flat arrays, position in its document and index of its slot."""
         counts = self._count[slots]
         position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return np.repeat(self._start[slots], counts) + position, position, np.repeat(np.arange(len(slots)), counts)
@@ -167,12 +170,15 @@ class TrainingOrder:
         shares = (weights[learned] / total).astype(np.float32)
         if round_to > 1 and len(targets):  # few shapes of targets too: repeat the first one at weight 0
             more = -len(targets) % (TARGETS_PER_TOKEN * round_to)
-            targets, shares = np.append(targets, targets[:1].repeat(more)), np.append(shares, np.zeros(more, np.float32))
+            targets, shares = (
+                np.append(targets, targets[:1].repeat(more)),
+                np.append(shares, np.zeros(more, np.float32)),
+            )
         return Batch(ids.reshape(n_rows, width), positions, document, targets - 1, ids[targets], shares)
 
 
 def cut_rows(lengths: np.ndarray, micro_batch: int, round_to: int, most_tokens: int) -> list[np.ndarray]:
-    """Return the rows of each micro-batch: sorted by length, in as many equal cuts as pay for themselves in saved padding."""
+    """Return each micro-batch's rows: by length, in as many equal cuts as pay for themselves in saved padding."""
     by_length = np.argsort(-lengths, kind="stable")
     padded = -(-lengths // round_to) * round_to
     options = [
@@ -191,7 +197,8 @@ def cut_rows(lengths: np.ndarray, micro_batch: int, round_to: int, most_tokens: 
 def open_order(order_folder: Path, inputs: Mapping[str, Path], stage: str, pad_id: int) -> TrainingOrder:
     """Read a stage of an order table and the token arrays it refers to.
 
-    Token folders are the inputs called `tokens:<anything>` or `<source>|<format>`; their lengths.parquet says which (source, example, format) they hold.
+    Token folders are the inputs called `tokens:<anything>` or `<source>|<format>`; their lengths.parquet says which
+    (source, example, format) they hold.
 
     Raises:
         DataError: the stage has no rows, or a slot names tokens that no input holds.
@@ -203,7 +210,9 @@ def open_order(order_folder: Path, inputs: Mapping[str, Path], stage: str, pad_i
             f"{order_folder}/order.parquet: expected rows of stage {stage!r}, found stages "
             f"{order['stage'].unique().to_list()}"
         )
-    lengths, ids, learn = _read_tokens([inputs[name] for name in sorted(inputs) if name.startswith("tokens:") or "|" in name])
+    lengths, ids, learn = _read_tokens(
+        [inputs[name] for name in sorted(inputs) if name.startswith("tokens:") or "|" in name]
+    )
     joined = rows.join(lengths, on=["source", "example", "format"], how="left", maintain_order="left")
     lost = joined.filter(pl.col("offset").is_null() | (pl.col("start_token") + pl.col("n_tokens") > pl.col("length")))
     if not lost.is_empty():
@@ -218,7 +227,7 @@ def open_order(order_folder: Path, inputs: Mapping[str, Path], stage: str, pad_i
 
 
 def _read_tokens(folders: Sequence[Path]) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-    """Return one LENGTHS-like table with global offsets and the concatenated ids and learn weights of all token folders."""
+    """Return the lengths of all token folders with global offsets, and their ids and learn weights end to end."""
     if not folders:
         raise DataError("training needs at least one input called tokens:<source>|<format>, found none")
     tables, ids, learn, base = [], [], [], 0

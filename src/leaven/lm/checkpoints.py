@@ -1,8 +1,8 @@
-"""Model folders on disk: weights, configuration, tokenizer and optimiser state, each written so that a kill leaves old or new.
+"""Model folders on disk: weights, configuration, tokenizer and optimiser state; a kill leaves the old or the new.
 
-A folder of the embedded model is a LlamaForCausalLM folder (config.json, model.safetensors, tokenizer files), so any Hugging Face
-tool loads it. `state.safetensors` beside it holds what training needs to go on: fp32 master weights and both AdamW moments as
-flat vectors, and state.json with the step.
+A folder of the embedded model is a LlamaForCausalLM folder (config.json, model.safetensors, tokenizer files), so any
+Hugging Face tool loads it. `state.safetensors` beside it holds what training needs to go on: fp32 master weights and
+both AdamW moments as flat vectors, with the step in its metadata.
 Not covered: Hugging Face architectures (hf.py saves those with save_pretrained).
 """
 
@@ -76,7 +76,7 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
 def save_tiny(
     folder: Path, model: TinyModel, weights: Mapping[str, Tensor], end_id: int | None = None, pad_id: int | None = None
 ) -> None:
-    """Write config.json, generation_config.json and model.safetensors; `weights` are fp32 under the model's own names."""
+    """Write both configurations and model.safetensors; `weights` are fp32 under the model's own names."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / "model.safetensors", llama_weights(model.config, weights))
     write_json(folder / "generation_config.json", {"eos_token_id": end_id, "pad_token_id": pad_id, "do_sample": False})

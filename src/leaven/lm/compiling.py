@@ -1,7 +1,7 @@
 """Runtime + expected work -> whether training goes through torch.compile, and why.
 
-The choice depends on the work planned and on whether a C++ compiler is there, never on a measured time: a run that is killed and resumed
-must make it the same way twice. Not covered: CUDA graphs.
+The choice depends on the work planned and on whether a C++ compiler is there, never on a measured time: a run that is
+killed and resumed must make it the same way twice. Not covered: CUDA graphs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Prompts -> completions: one batched decoding loop over any model that can prefill, advance and drop rows.
 
-Rows are sorted by prompt length and go through in batches; finished rows leave the batch, so the batch shrinks to the slow ones. Every
-sampled token uses its own uniform number from the stream (seed, prompt, sample number), so text never depends on batch composition.
+Rows are sorted by prompt length and go through in batches; finished rows leave the batch, so the batch shrinks to the
+slow ones. Every sampled token uses its own uniform number from the stream (seed, prompt, sample number), so text never
+depends on batch composition.
 Not covered: beam search; the model's arithmetic (tiny.py, hf.py).
 
 Shapes: B rows alive, V vocabulary.
@@ -106,7 +107,8 @@ def _streams(decoder: Decoder, tokenizer: Tokenizer, number: int, request: Gener
     room = min(request.max_new_tokens, decoder.max_tokens - len(prompt))
     if not prompt or room < 1:
         raise BackendError(
-            f"generate, request {number}: expected a prompt of 1 to {decoder.max_tokens - 1} tokens, found {len(prompt)}; "
+            f"generate, request {number}: expected a prompt of 1 to {decoder.max_tokens - 1} tokens, found "
+            f"{len(prompt)}; "
             "shorten the prompt (fewer shots) or use a model with a longer max_tokens"
         )
     name = hashlib.sha256(np.asarray(prompt, np.int64).tobytes()).hexdigest()
@@ -160,7 +162,7 @@ def _stop_at(stream: _Stream, tokenizer: Tokenizer) -> str | None:
 
 
 def _choose(logits_BV: Tensor, streams: list[_Stream]) -> tuple[Tensor, Tensor]:
-    """Return the next token of every row and its log-probability at temperature 1; ended rows get a throw-away token."""
+    """Return every row's next token and its log-probability at temperature 1 (ended rows: one nobody reads)."""
     logp_BV = torch.log_softmax(logits_BV, -1)
     tokens = logp_BV.argmax(-1)
     drawn = [i for i, s in enumerate(streams) if s.uniforms is not None and not s.finish]

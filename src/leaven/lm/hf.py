@@ -1,8 +1,8 @@
-"""Local Hugging Face folders (Llama, Qwen2, Mistral, GPT-2, ...) behind the same loop and the same Backend as the embedded model.
+"""Local Hugging Face folders (Llama, Qwen2, Mistral, GPT-2) behind the same loop and Backend as the embedded model.
 
-Only folders on this machine are opened; nothing is ever downloaded. Layers run as transformers defines them; the loop asks for last
-hidden states and computes logits of target tokens only, so an architecture whose head does more than one linear map (soft-capped
-logits, logit scales) is refused when it is opened rather than trained wrongly.
+Only folders on this machine are opened; nothing is ever downloaded. Layers run as transformers defines them; the loop
+asks for last hidden states and computes logits of target tokens only, so an architecture whose head does more than one
+linear map (soft-capped logits, logit scales) is refused when it is opened rather than trained wrongly.
 Not covered: several devices, adapters, quantised weights, chat templates (a format's own markers are used).
 """
 
@@ -56,7 +56,9 @@ class HfTrainable:
         """Compare our logits with the model's own on a few tokens."""
         self.module.eval()
         ids = torch.arange(min(8, self.head.weight.shape[0]), device=self.head.weight.device)[None]
-        if not torch.allclose(self.head(self.hidden(ids, None, None, ids[0])), self.module(ids).logits[0], atol=1e-4, rtol=1e-4):
+        if not torch.allclose(
+            self.head(self.hidden(ids, None, None, ids[0])), self.module(ids).logits[0], atol=1e-4, rtol=1e-4
+        ):
             raise BackendError(
                 f"{folder}: expected logits that are one linear map of the last hidden state, found that "
                 f"{type(self.module).__name__} does more; leaven trains Llama, Qwen2, Mistral and GPT-2 like models"
@@ -102,7 +104,8 @@ def _load(folder: Path) -> Any:
     """Return the model of a local folder, fp32, without ever asking a hub."""
     if not (folder / "config.json").is_file():
         raise BackendError(
-            f"model {str(folder)!r}: expected a local folder with config.json and weights, found none; leaven never downloads models, "
+            f"model {str(folder)!r}: expected a local folder with config.json and weights, found none; leaven never "
+            f"downloads models, "
             "so fetch it first and give its folder"
         )
     try:

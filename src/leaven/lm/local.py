@@ -1,6 +1,7 @@
-"""A model in this process -> Backend: generate, score, token log-probabilities and gradients, shared by tiny.py and hf.py.
+"""A model in this process -> Backend: generate, score, log-probabilities, gradients; shared by tiny.py and hf.py.
 
-Rows are right-padded and causal, so what else is in the batch never reaches a row. Not covered: the model (tiny.py, hf.py).
+Rows are right-padded and causal, so what else is in the batch never reaches a row. Not covered: the model (tiny.py,
+hf.py).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class LocalBackend:
             begin = int((encoded.segment < len(request.prompt)).sum())
             if begin == 0 or len(encoded.ids) == begin or len(encoded.ids) > self.max_tokens:
                 raise BackendError(
-                    f"score, request {i}: expected a prompt and a target of together at most {self.max_tokens} tokens, found "
+                    f"score, request {i}: expected a prompt and a target of together at most {self.max_tokens} tokens, "
+                    f"found "
                     f"{begin} + {len(encoded.ids) - begin}; shorten the prompt or give both"
                 )
             rows.append(encoded.ids)
@@ -102,7 +104,7 @@ class LocalBackend:
 
 
 def _pad(rows: Sequence[np.ndarray], width: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Return ids [B,T], the flat places of all tokens that have a next one, those next ids, and their number per row."""
+    """Return ids [B,T], the places of tokens that have a next one, those next ids, and how many per row."""
     ids = np.zeros((len(rows), width), np.int64)
     for b, row in enumerate(rows):
         ids[b, : len(row)] = row

@@ -1,10 +1,12 @@
 """Order table + tokens + a model -> a trained model folder: the one training loop.
 
-The loop only consumes: which tokens a step sees, with which weight and how packed, is data (data/build.py). Loss = sum of weight x
-learn x token loss over sum of weight x learn of the whole optimiser step, whatever the micro-batches (Koh & Liang-style
-removal is weight 0, duplication weight 2). Everything random is a named stream of (seed, stage, step), so resuming needs the weights,
-both moments and one integer, and is bit-identical at any step on the same machine and threads.
-On a CPU: fp32 below width 96 and bf16 with an fp32 master above (dtype auto), rows bucketed by length, logits of target tokens only.
+The loop only consumes: which tokens a step sees, with which weight and how packed, is data (data/build.py). Loss = sum
+of weight x learn x token loss over sum of weight x learn of the whole optimiser step, whatever the micro-batches
+(removal is weight 0, duplication weight 2). Everything random is a named stream of (seed, stage, step), so
+resuming needs the weights, both moments and one integer, and is bit-identical at any step on the same machine and
+threads.
+On a CPU: fp32 below width 96 and bf16 with an fp32 master above (dtype auto), rows bucketed by length, logits of target
+tokens only.
 Not covered: several devices; what the model computes (tiny_model.py, hf.py).
 """
 
@@ -80,11 +82,11 @@ def train(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     """Train a model on one stage of an order table and write its folder into `out`.
 
     Args:
-        spec: `model` ({"kind": "tiny", width, layers, heads, kv_heads?, ffn?, max_tokens, tie?} or {"kind": "hf"}), `train` (lr,
-            betas, eps, weight_decay, schedule, warmup_steps | warmup_ratio, min_lr, clip, dtype, checkpoint_every, keep), `stage`,
-            `seed`, `reset_optimizer`.
-        inputs: `order`, `tokenizer`, `tokens:*`; optional `init` (folder to start from) or `continue` (same stage, goes on after its
-            last step exactly as if it had never stopped).
+        spec: `model` ({"kind": "tiny", width, layers, heads, kv_heads?, ffn?, max_tokens, tie?} or {"kind": "hf"}),
+            `train` (lr, betas, eps, weight_decay, schedule, warmup_steps | warmup_ratio, min_lr, clip, dtype,
+            checkpoint_every, keep), `stage`, `seed`, `reset_optimizer`.
+        inputs: `order`, `tokenizer`, `tokens:*`; optional `init` (folder to start from) or `continue` (same stage, goes
+            on after its last step exactly as if it had never stopped).
         out: receives the model folder, curve.parquet, training.json, state.safetensors, checkpoints/, timings.parquet.
 
     Raises:
@@ -151,7 +153,7 @@ class Run:
         if self.compiled:
             model.compile()
 
-    # -- starting ---------------------------------------------------------------------------------------------------------------
+    # -- starting --
 
     def restore(self) -> None:
         """Go back to the last checkpoint of this run, else to the end of the `continue` or `init` folder."""
@@ -173,7 +175,7 @@ class Run:
         )
 
     def _continue(self, folder: Path) -> None:
-        """Load the end of an earlier run of this stage after checking that its steps are the first steps of this run."""
+        """Load the end of an earlier run of this stage if its steps are the first steps of this run."""
         facts = read_json(folder / "training.json")
         curve = read_table(folder / "curve.parquet", CURVE)
         done = int(facts["steps"])
@@ -192,7 +194,7 @@ class Run:
         self.optimizer.load(load_state(folder)[0])
         self.progress = Progress(done, curve.to_dicts())
 
-    # -- training ---------------------------------------------------------------------------------------------------------------
+    # -- training --
 
     def go(self) -> None:
         """Train the remaining steps; checkpoint by the clock and before leaving on a stop."""
@@ -215,10 +217,11 @@ class Run:
 
     def _step(self, index: int) -> None:
         """Run one optimiser step and append its row to the curve."""
-        # few shapes: compilers and bf16 products (oneDNN) prepare a kernel per shape, and bf16 ones want multiples of 32
+        # few shapes: compilers and bf16 products (oneDNN) prepare a kernel per shape; bf16 wants multiples of 32
         round_to = 32 if self.compiled or self.dtype == torch.bfloat16 else 1
         batches = self.order.step(index, self.ctx.runtime.micro_batch, round_to)
-        # dropout of brought models is the only random draw; its stream depends on the step alone, so resuming needs no generator state
+        # dropout of brought models is the only random draw; its stream depends on the step alone, so resuming needs no
+        # generator state
         torch.manual_seed(stream_seed(int(self.spec["seed"]), "dropout", str(self.spec["stage"]), index) % 2**63)
         loss = 0.0
         for number, batch in enumerate(batches.batches):
@@ -266,7 +269,8 @@ class Run:
         rows = self.progress.rows[-3:]
         before = ", ".join(f"{r['loss']:.4g}" for r in rows) or "none"
         return BackendError(
-            f"stage {self.spec['stage']}, step {index}: expected finite numbers, but {what} (losses before: {before}). The "
+            f"stage {self.spec['stage']}, step {index}: expected finite numbers, but {what} (losses before: {before}). "
+            f"The "
             f"step held {self.order.examples(index)[:8]}. Lower train.lr, set train.clip, or look at these examples"
         )
 
@@ -276,7 +280,7 @@ class Run:
         how = "" if self.compiled or not self.notes else f", {self.notes[0]}"
         return f"loss {last:.3f}, {self.tokens_here / max(seconds, 1e-9):,.0f} tokens/s{how}"
 
-    # -- writing ----------------------------------------------------------------------------------------------------------------
+    # -- writing --
 
     def _checkpoint(self) -> None:
         curve = {c: [r[c] for r in self.progress.rows] for c in CURVE}
@@ -288,7 +292,7 @@ class Run:
         self.model.save(folder, self.optimizer.weights())
 
     def _keep(self) -> None:
-        """Keep the model as it is now under checkpoints/ (a half-written folder keeps its `_` name and is written again)."""
+        """Keep the model as it is now under checkpoints/ (a half-written folder has a `_` name and no identity)."""
         final = self.out / "checkpoints" / f"step-{self.progress.done:06d}"
         if final.exists():
             return

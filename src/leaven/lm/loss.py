@@ -1,8 +1,8 @@
 """Hidden states of target tokens + head -> weighted cross-entropy, without ever holding all logits.
 
-The value is sum_m weight_m x (-log p(target_m)); callers pass weights that already sum to a micro-batch's share of 1. The fast form
-computes gradients in the forward pass, chunk by chunk, so logits [M,V] exist for at most `chunk` targets.
-Not covered: soft targets, second derivatives (`kernels="plain"` gives those).
+The value is sum_m weight_m x (-log p(target_m)); callers pass weights that already sum to a micro-batch's share of 1.
+The fast form computes gradients in the forward pass, chunk by chunk, so logits [M,V] exist for at most `chunk` targets.
+Not covered: soft targets, second derivatives.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class _ChunkedLoss(torch.autograd.Function):
 
 def _logits_to_gradients(logits_MV: Tensor, targets_M: Tensor, weights_M: Tensor) -> Tensor:
     """Overwrite logits with the gradients of the weighted loss; return the loss."""
-    rows = max(1, CACHE_NUMBERS // logits_MV.shape[1])
+    rows = len(logits_MV) if logits_MV.is_cuda else max(1, CACHE_NUMBERS // logits_MV.shape[1])
     loss = torch.zeros((), dtype=torch.float32, device=logits_MV.device)
-    for begin in range(0, logits_MV.shape[0], rows):
+    for begin in range(0, len(logits_MV), rows):
         logits = logits_MV[begin : begin + rows]
         target, weight = targets_M[begin : begin + rows, None], weights_M[begin : begin + rows, None]
         below = logits.gather(1, target).float() - logits.amax(1, keepdim=True).float()
@@ -62,14 +62,9 @@ def _logits_to_gradients(logits_MV: Tensor, targets_M: Tensor, weights_M: Tensor
     return loss
 
 
-def weighted_loss(
-    hidden_MD: Tensor, head_VD: Tensor, targets_M: Tensor, weights_M: Tensor, kernels: str = "fast"
-) -> Tensor:
+def weighted_loss(hidden_MD: Tensor, head_VD: Tensor, targets_M: Tensor, weights_M: Tensor) -> Tensor:
     """Return sum_m weights_m x cross-entropy_m as an fp32 scalar."""
-    if kernels == "fast":
-        return _ChunkedLoss.apply(hidden_MD, head_VD, targets_M, weights_M)
-    losses = F.cross_entropy(F.linear(hidden_MD, head_VD).float(), targets_M, reduction="none")
-    return (losses * weights_M).sum()
+    return _ChunkedLoss.apply(hidden_MD, head_VD, targets_M, weights_M)
 
 
 def target_logprobs(hidden_MD: Tensor, head_VD: Tensor, targets_M: Tensor) -> Tensor:

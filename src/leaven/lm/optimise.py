@@ -1,8 +1,8 @@
 """Gradients of any module -> AdamW steps on one flat fp32 master vector, with schedules in closed form.
 
-All trained parameters become views of one flat vector (decayed weights first), so that zeroing, clipping and the fused AdamW
-kernel are a handful of passes whatever the number of tensors. With dtype bf16 the model computes in bf16 views while the master,
-both moments and the accumulated gradient stay fp32. Weight decay spares vectors (norm gains, biases).
+All trained parameters become views of one flat vector (decayed weights first), so that zeroing, clipping and the fused
+AdamW kernel are a handful of passes whatever the number of tensors. With dtype bf16 the model computes in bf16 views
+while the master, both moments and the accumulated gradient stay fp32. Weight decay spares vectors (norm gains, biases).
 Not covered: sharding over devices.
 """
 
@@ -21,9 +21,10 @@ SCHEDULES = ("constant", "cosine", "linear")
 
 
 def learning_rate(train: Mapping[str, Any], step: int, n_steps: int) -> float:
-    """Return the rate of 0-based `step` of `n_steps`: linear warm-up to `lr`, then constant, cosine or linear down to `min_lr`.
+    """Return the learning rate of 0-based `step` of `n_steps`.
 
-    Warm-up is `warmup_steps`, or `warmup_ratio` of all steps, rounded up; step w-1 of w warm-up steps has the full rate.
+    Linear warm-up to `lr`, then constant, or cosine or linear down to `min_lr`. Warm-up is `warmup_steps`, or
+    `warmup_ratio` of all steps, rounded up; step w-1 of w warm-up steps has the full rate.
 
     Raises:
         StudyError: the schedule has another name.
@@ -74,7 +75,7 @@ class FlatAdamW:
             at = end
 
     def collect(self, first: bool) -> None:
-        """Add the bf16 gradients of one micro-batch to the fp32 ones (fp32 training accumulates in place: nothing to do)."""
+        """Add one micro-batch's bf16 gradients to the fp32 ones (fp32 training accumulates in place)."""
         if self.gradient is self.work_grad:
             return
         if first:
@@ -91,7 +92,8 @@ class FlatAdamW:
         self.updates += 1
         for part, decay in ((slice(0, self.split), self.decay), (slice(self.split, None), 0.0)):
             vectors = ([v[part]] for v in (self.master, self.gradient, self.first, self.second))
-            # the kernel of torch.optim.AdamW(fused=True) without its class, whose first step imports torch._dynamo (1 CPU-second)
+            # the kernel of torch.optim.AdamW(fused=True) without its class, whose first step imports torch._dynamo (1
+            # CPU-second)
             torch._fused_adamw_(
                 *vectors,
                 [],

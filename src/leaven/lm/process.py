@@ -1,7 +1,8 @@
-"""Runtime resources -> settings of this process: threads, garbage collection, and memory that is kept instead of returned after every operation.
+"""Runtime resources -> settings of this process: threads, garbage collection, and memory that is kept.
 
-A training step allocates the same megabyte-sized tensors again and again. glibc maps and unmaps each of them, so the kernel zeroes fresh pages
-all the time: 15 % of the CPU time of a small model. Raising its thresholds keeps them in the process.
+A training step allocates the same megabyte-sized tensors again and again. glibc maps and unmaps each of them, so the
+kernel zeroes fresh pages all the time: 15 % of the CPU time of a small model. Raising its thresholds keeps them.
+Not covered: limits (engine/), other C libraries.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class TinyTrainable:
 
 
 class TinyDecoder:
-    """Right-padded key-value cache: every row keeps its own next column, so padding is never looked at and needs no shift."""
+    """Right-padded key-value cache: every row keeps its own next column, so padding is never looked at."""
 
     def __init__(self, model: TinyModel) -> None:
         self.model, self.max_tokens = model, model.config.max_tokens
@@ -101,7 +101,8 @@ class TinyDecoder:
             ids[row, : len(prompt)] = torch.tensor(prompt)
         like = self.model.head_weight.new_empty(1, config.kv_heads, 1, config.head_size)
         self.cache = [LayerCache(len(prompts), columns, like) for _ in range(config.layers)]
-        # padding stands to the right, where the causal mask hides it; its cache columns are overwritten as the row grows
+        # padding stands to the right, where the causal mask hides it; its cache columns are overwritten as the row
+        # grows
         hidden = self.model.hidden(ids.to(device), cache=self.cache)
         self.next, self.rows, self.columns = (
             lengths,

@@ -1,10 +1,10 @@
-"""Model settings -> a Llama-architecture decoder in plain torch (RMSNorm, rotary positions, SwiGLU, grouped queries, tied head).
+"""Model settings -> a Llama-architecture decoder in plain torch (RMSNorm, rotary positions, SwiGLU).
 
-0.1M-30M parameters: small enough to train from scratch in a study, real enough that every Hugging Face tool reads its folder
-(`llama_weights` and `hf_config` give the names and settings of LlamaForCausalLM). On a CPU short rows are fastest with an explicit
-batched matrix product and softmax, which also takes the block-diagonal mask of packed rows for free; CUDA uses SDPA. Two forms
-of each kernel: "fast" (hand-written backward passes, fewer passes over memory, for eager training) and "plain" (ordinary torch,
-for compilers, second derivatives and vmap); the tests hold them equal.
+0.1M-30M parameters: small enough to train from scratch in a study, real enough that every Hugging Face tool reads its
+folder (`llama_weights` and `hf_config` give the names and settings of LlamaForCausalLM). On a CPU short rows are
+fastest with an explicit batched matrix product and softmax, which also takes the block-diagonal mask of packed rows;
+CUDA uses SDPA. There are two forms of each kernel: "fast" (hand-written backward passes, fewer passes over memory, for
+eager training) and "plain" (ordinary torch, for compilers and second derivatives); the tests hold them equal.
 Not covered: losses (loop.py), decoding (decode.py), files (checkpoints.py).
 
 Shapes: B rows, T tokens, D width, H heads, K key-value heads, E head size, V vocabulary.
@@ -49,7 +49,8 @@ class TinyConfig:
         """Read the `model` section of a train spec.
 
         Raises:
-            StudyError: the width does not divide into heads of an even size, or key-value heads do not divide the heads.
+            StudyError: the width does not divide into heads of an even size, or key-value heads do not divide the
+                heads.
         """
         width, heads = int(spec["width"]), int(spec["heads"])
         kv_heads = int(spec.get("kv_heads") or heads)
@@ -98,7 +99,7 @@ class TinyConfig:
         return self.layers * (attention + 3 * self.width * self.ffn) + self.vocab * self.width
 
     def n_parameters(self) -> int:
-        """Return the number of trained parameters: L(2D^2 + 2DKE + 3DF + 2D) + D + VD (2VD when the head is not tied)."""
+        """Return the number of parameters: L(2D^2 + 2DKE + 3DF + 2D) + D + VD (2VD when the head is not tied)."""
         embedding = 0 if self.tie else self.vocab * self.width
         return self.matmul_parameters() + embedding + (2 * self.layers + 1) * self.width
 
@@ -160,7 +161,7 @@ class _FastNorm(torch.autograd.Function):
 
 
 class _FastAttention(torch.autograd.Function):
-    """Fused projection [B,T,(H+2K)E] -> attention output [B,T,HE], with few copies and no pass over [B,H,T,T] beyond the softmax.
+    """Fused projection [B,T,(H+2K)E] -> attention output [B,T,HE], with few passes over memory.
 
     `turn` complex[.., T,1,E/2] holds the rotation of every position; `mask` is additive [T,T] or [B,1,T,T].
     """
@@ -212,7 +213,7 @@ def _turned(x_BTHE: Tensor, turn: Tensor) -> Tensor:
 
 
 def _turn_into(x_BTHE: Tensor, turn: Tensor, out_BTHE: Tensor) -> None:
-    """Write x rotated by `turn` into `out` (any strides): neighbouring numbers are one complex number, so it is one product."""
+    """Write x rotated by `turn` into `out` (any strides); neighbours are one complex number: one product."""
     if x_BTHE.dtype == torch.float32:
         pairs = [t.unflatten(-1, (-1, 2)) for t in (x_BTHE, out_BTHE)]
         torch.mul(torch.view_as_complex(pairs[0]), turn, out=torch.view_as_complex(pairs[1]))
@@ -300,7 +301,10 @@ class Layer(nn.Module):
 
 
 class LayerCache:
-    """Keys and values of one layer during decoding, [B,K,S,E]; row b's next token goes to column `at[b]` (or block `at` on prefill)."""
+    """Keys and values [B,K,S,E] of one layer during decoding.
+
+    `at` holds the row and column numbers of the next tokens; None means prefill, which starts at column 0.
+    """
 
     __slots__ = ("at", "keys", "used", "values")
 
@@ -321,7 +325,7 @@ class LayerCache:
 
 
 def attend(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: Tensor | None) -> Tensor:
-    """Return softmax(q k^T / sqrt(E) + mask) v as [B,H,T,E]; without a mask queries are causal, or a single one sees all keys."""
+    """Return softmax(q k^T / sqrt(E) + mask) v [B,H,T,E]; without a mask it is causal, a single query sees all."""
     rows, heads, queries, size = q_BHTE.shape
     keys = k_BKSE.shape[2]
     k_BKSE, v_BKSE = _for_every_head(k_BKSE, heads), _for_every_head(v_BKSE, heads)
@@ -357,7 +361,7 @@ def document_mask(document_BT: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class TinyModel(nn.Module):
-    """The decoder. `hidden` runs the layers; the head is `head_weight`, so that losses need logits of target rows only."""
+    """The decoder: `hidden` runs the layers, and losses multiply target rows alone by `head_weight`."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -387,8 +391,8 @@ class TinyModel(nn.Module):
     ) -> Tensor:
         """Return the normalised last hidden states [B,T,D]; positions default to 0..T-1, the mask to causal.
 
-        With `at` [M], places in the flattened rows, return the states of these tokens [M,D]; the last layer then computes
-        its second half for them alone.
+        With `at` [M], places in the flattened rows, return the states of these tokens [M,D]; the last layer then
+        computes its second half for them alone.
         """
         x = self.embedding(ids_BT)
         if self.turn.device != x.device:
@@ -407,7 +411,7 @@ class TinyModel(nn.Module):
 
 
 def init_tiny(config: TinyConfig, seed: int) -> TinyModel:
-    """Return a model with weights drawn from the stream (seed, "init"): normal 0.02, projections into the stream / sqrt(2L)."""
+    """Return a model drawn from (seed, "init"): normal 0.02, projections into the stream divided by sqrt(2L)."""
     model = TinyModel(config)
     generator = torch.Generator().manual_seed(stream_seed(seed, "init") % 2**63)
     for name, parameter in model.named_parameters():
