@@ -74,11 +74,12 @@ def _previews(found: Plan, forecasts: list[Forecast], store: Store, n: int) -> l
         for name, stage in cell.data.stages.items():
             tokenizer = by_id[run.models[name]].inputs["tokenizer"]
             folder = folders.get(tokenizer) if isinstance(tokenizer, str) else Path(tokenizer.path)
-            for source in stage.mixture:
+            for source in (s for s, weight in stage.mixture.items() if weight > 0):
                 examples = folders.get(found.sources[cell.condition][source])
                 if folder is None or examples is None:
                     continue
-                for shown in preview(read_examples(examples / "examples.parquet"), format_of(stage, source), Tokenizer.load(folder), n,
-                                     stage.max_tokens, stage.truncate if stage.truncate != "error" else "right"):
+                limit = None if stage.truncate in ("split", "error") else stage.max_tokens
+                for shown in preview(read_examples(examples / "examples.parquet"), format_of(stage, source), Tokenizer.load(folder), n, limit,
+                                     "right" if limit is None else stage.truncate):  # type: ignore[arg-type]
                     rows.append((f"{cell.condition} / {name} / {source}", shown))
     return rows

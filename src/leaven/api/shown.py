@@ -137,11 +137,17 @@ def _costs_text(report: PlanReport) -> str:
     return columns(rows, head) + "\n" + total
 
 
+def abridged(text: str, head: int = 900, tail: int = 300) -> str:
+    """Return a text, or its beginning and end when it is long."""
+    left_out = len(text) - head - tail
+    return text if left_out <= 80 else f"{text[:head]} [... {left_out} characters ...] {text[-tail:]}"
+
+
 def rendered_text(where: str, shown: Rendered) -> str:
     """Return one rendered example: learned text between << and >>, cut text between [[cut and ]]."""
     text = ""
     for piece in shown.pieces:
-        part = f"<<{piece.text}>>" if piece.learned else piece.text
+        part = f"<<{abridged(piece.text)}>>" if piece.learned else abridged(piece.text)
         text += f"[[cut {part}]]" if piece.cut else part
     head = f"--- {where} ({shown.format}): {shown.n_tokens} tokens, {shown.n_learned_tokens} learned (<<...>>)"
     return f"{head}\n{text.replace('>><<', '')}"
