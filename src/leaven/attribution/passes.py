@@ -74,11 +74,11 @@ class Tracked:
         self.model, self.modules = model, modules
         self.layers = _linear_layers(model.module, modules == "mlp", layers)
         self.with_head = modules == "linear+head"
+        _refuse_unsupported(model, self.layers, self.with_head)
         if not self.layers:
             raise StudyError(
                 f"modules {modules!r}, layers {layers}: expected linear layers of {type(model.module).__name__}, found none"
             )
-        _refuse_unsupported(model, self.layers, self.with_head)
         model.module.eval()
 
     @property

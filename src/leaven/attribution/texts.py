@@ -75,6 +75,20 @@ def load_texts(folder: Path | str, examples: Sequence[str] | None = None) -> lis
     ]
 
 
+def fit_to(texts: Sequence[Text], max_tokens: int) -> tuple[list[Text], int, int]:
+    """Cut texts to the model's context as `truncate: right` does; return those with loss left, and how many were cut
+    and dropped."""
+    kept, cut, dropped = [], 0, 0
+    for text in texts:
+        if len(text.ids) > max_tokens:
+            text, cut = without_tokens(text, np.arange(len(text.ids)) >= max_tokens), cut + 1
+        if np.any(text.token_weights() != 0):
+            kept.append(text)
+        else:
+            dropped += 1
+    return kept, cut, dropped
+
+
 def without_tokens(text: Text, drop: np.ndarray) -> Text:
     """Return a text with the tokens where `drop` (bool[N]) is true deleted: the counterfactual of
     leave-segment-out."""

@@ -1,0 +1,190 @@
+"""The attribution step: model + tokenised training texts + tokenised target texts -> influence.parquet.
+
+Factors are fitted first and kept (out/factors.safetensors), so a stopped run goes on with them and another query set
+on the same data can start from them. One pass over the training texts then scores every pair. Not covered: which
+texts to ask about (queries.py, api/attributing.py), roll-ups (levels.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from leaven.attribution.baselines import GRADIENT, gradient_scores, plain_scores
+from leaven.attribution.factors import Damping, Factors, fit_factors
+from leaven.attribution.passes import Tracked, Vectors
+from leaven.attribution.queries import Query, query_gradients, single_queries
+from leaven.attribution.scores import Pair, dense_pairs, ekfac_targets, influence_table, pairs
+from leaven.attribution.texts import BATCH_TOKENS, Text, fit_to, load_texts
+from leaven.core.hashing import digest, tree_digest
+from leaven.core.step import StepContext, step
+from leaven.core.tables import INFLUENCE, TIMINGS, write_table
+from leaven.errors import DataError
+from leaven.lm.backend import open_backend
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an attribution will take: gradient passes over tokens, and bytes; seconds follow once a rate is known."""
+
+    n_texts: int
+    n_tokens: int
+    n_parameters: int
+    passes: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+@step(version=1)
+def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
+    """Write influence.parquet, factors.safetensors, report.json and timings.parquet.
+
+    Args:
+        spec: modules, fisher, damping ({rule, value}), reduce (sum | mean), queries (aggregate | single), level,
+            decompositions, keep (0 = every pair), baselines (names), seed.
+        inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts).
+        out: Receives the files above.
+        ctx: Progress, stop and resources.
+
+    Raises:
+        DataError: no training or target text is left, or too many pairs for memory.
+        BackendError: the model cannot be opened, or has layers that are not supported.
+        StudyError: an unknown option.
+    """
+    began, cpu = time.time(), time.process_time()
+    backend: Any = open_backend(inputs["model"], ctx.runtime)
+    tracked = Tracked(backend.model, spec["modules"])
+    texts, cuts = _texts(inputs, "tokens:", tracked.model.max_tokens)
+    queries, query_cuts = _queries(inputs, spec["queries"], tracked.model.max_tokens)
+    model = tree_digest(Path(inputs["model"]))[:16]
+    damping = Damping(spec["damping"]["rule"], float(spec["damping"]["value"]))
+    factors = _factors(tracked, texts, spec, model, out, ctx)
+    gradients = query_gradients(tracked, queries, spec["reduce"])
+    names = [q.name for q in queries]
+    found = pairs(
+        tracked,
+        texts,
+        ekfac_targets(names, gradients, factors, damping),
+        decompositions=tuple(spec["decompositions"]) if spec["level"] != "instance" else (),
+        keep=int(spec["keep"]),
+        ctx=ctx,
+    )
+    frames = [influence_table(texts, names, found, method="ekfac", model=model, level=spec["level"])]
+    for name, scores in _baselines(spec, tracked, texts, queries, gradients, ctx).items():
+        best = _extremes(scores, int(spec["keep"]))
+        frames.append(influence_table(texts, names, best, method=name, model=model))
+    write_table(out / "influence.parquet", pl.concat(frames), INFLUENCE)
+    factors.save(out / "factors.safetensors")
+    expected = estimate(tracked, texts, queries, spec)
+    report = {
+        "n_texts": len(texts),
+        "n_queries": len(queries),
+        "n_parameters": expected.n_parameters,
+        "modules": tracked.names(),
+        "damping": factors.damping(damping),
+        "training": cuts,
+        "targets": query_cuts,
+        "sign": "nats of the target per removed training text; positive = the text helps",
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    row = {"name": "attribute", "wall_s": time.time() - began, "cpu_s": time.process_time() - cpu, "detail": ""}
+    write_table(out / "timings.parquet", [row], TIMINGS)
+
+
+def estimate(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], spec: Mapping[str, Any]) -> Estimate:
+    """Return what `attribute` will take: two passes for factors, one for scores, one forward pass per query for
+    "loss"."""
+    shapes = [tracked.shape(n) for n in tracked.names()]
+    n_parameters, tokens = sum(o * i for o, i in shapes), sum(len(t.ids) for t in texts)
+    factor_numbers = sum(o * o + i * i + o * i for o, i in shapes)
+    split = spec["level"] != "instance"
+    forward_mode = 2 / 3 * len(queries) if split and "loss" in spec["decompositions"] else 0.0
+    baselines = 1 if set(spec["baselines"]) & set(GRADIENT) else 0
+    held = 2 * factor_numbers + 2 * len(queries) * n_parameters + BATCH_TOKENS * sum(o + i for o, i in shapes)
+    n_pairs = len(queries) * (min(len(texts), 2 * int(spec["keep"])) if spec["keep"] else len(texts))
+    mean_tokens = tokens / max(1, len(texts))
+    rows = n_pairs * (1 + (mean_tokens * len(spec["decompositions"]) if spec["level"] == "token" else 0))
+    return Estimate(
+        len(texts), tokens, n_parameters, 3 + forward_mode + baselines, 4 * held, int(4 * factor_numbers + 16 * rows)
+    )
+
+
+def _texts(inputs: Mapping[str, Path], prefix: str, max_tokens: int) -> tuple[list[Text], dict[str, int]]:
+    """Return the texts of all inputs with this prefix, cut to the context, and what happened to them."""
+    loaded = [t for name, folder in sorted(inputs.items()) if name.startswith(prefix) for t in load_texts(folder)]
+    kept, cut, dropped = fit_to(loaded, max_tokens)
+    if not kept:
+        raise DataError(
+            f"attribution: expected texts with loss among inputs {prefix}*, found {len(loaded)} texts of which none "
+            f"keeps a learned token within {max_tokens} tokens"
+        )
+    return kept, {"n_texts": len(loaded), "n_cut": cut, "n_dropped": dropped}
+
+
+def _queries(inputs: Mapping[str, Path], how: str, max_tokens: int) -> tuple[list[Query], dict[str, int]]:
+    """Return one query per input (aggregate) or per text (single)."""
+    queries, counts = [], {"n_texts": 0, "n_cut": 0, "n_dropped": 0}
+    for name in sorted(n for n in inputs if n.startswith("queries:")):
+        texts, found = _texts({name: inputs[name]}, "queries:", max_tokens)
+        counts = {k: v + found[k] for k, v in counts.items()}
+        queries += single_queries(texts) if how == "single" else [Query(name.partition(":")[2], tuple(texts))]
+    if not queries:
+        raise DataError("attribution: expected an input queries:NAME with target texts, found none")
+    return queries, counts
+
+
+def _factors(
+    tracked: Tracked, texts: Sequence[Text], spec: Mapping[str, Any], model: str, out: Path, ctx: StepContext
+) -> Factors:
+    """Return factors, from an earlier start of the same work where there is one."""
+    state = hashlib.sha256()
+    for text in texts:
+        state.update(f"{text.source}\x1f{text.example}".encode())
+        state.update(np.ascontiguousarray(text.ids).tobytes() + text.token_weights().tobytes())
+    key = digest([model, spec["modules"], spec["fisher"], int(spec["seed"]), state.hexdigest()])[:16]
+    saved = out / "_resume" / f"factors-{key}.safetensors"
+    if saved.is_file():
+        return Factors.load(saved, tracked.device)
+    factors = fit_factors(tracked, texts, fisher=spec["fisher"], seed=int(spec["seed"]), ctx=ctx)
+    saved.parent.mkdir(parents=True, exist_ok=True)
+    part = saved.with_suffix(".part")
+    factors.save(part)
+    os.replace(part, saved)
+    return factors
+
+
+def _baselines(
+    spec: Mapping[str, Any],
+    tracked: Tracked,
+    texts: Sequence[Text],
+    queries: Sequence[Query],
+    gradients: Vectors,
+    ctx: StepContext,
+) -> dict[str, np.ndarray]:
+    """Return the baselines that were asked for, [Q,N] each."""
+    wanted = list(spec["baselines"])
+    found = gradient_scores(tracked, texts, gradients, ctx=ctx) if set(wanted) & set(GRADIENT) else {}
+    seed = int(spec["seed"])
+    return {n: found[n] if n in found else plain_scores(n, tracked, texts, queries, seed) for n in wanted}
+
+
+def _extremes(scores_QN: np.ndarray, keep: int) -> list[Pair]:
+    """Return each query's `keep` highest and lowest pairs from the highest down (all for 0)."""
+    found = dense_pairs(scores_QN)
+    if not keep:
+        return found
+    result = []
+    for q, row in enumerate(scores_QN):
+        order = np.argsort(-row, kind="stable")
+        chosen = order if len(order) <= 2 * keep else np.concatenate([order[:keep], order[-keep:]])
+        result += [Pair(q, int(n), float(row[n])) for n in chosen]
+    return result
