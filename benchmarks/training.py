@@ -1,15 +1,16 @@
-"""Tokens per second of leaven's training loop against TRL's SFTTrainer, Hugging Face's Trainer and the arithmetic floor.
+"""Tokens per second of leaven's training loop against TRL, Hugging Face's Trainer and the arithmetic floor.
 
-    python benchmarks/training.py            # all cases, 5 rounds; writes benchmarks/results/training.json
-    python benchmarks/training.py --quick    # 1m only, 2 rounds, fewer steps; prints, writes nothing
+    python benchmarks/training.py            all cases, 5 rounds; writes benchmarks/results/training.json
+    python benchmarks/training.py --quick    the 1m model, 3 systems, 2 rounds, few steps; prints, writes nothing
 
-Every system gets the same initial weights (a Llama folder), the same rows in the same order, AdamW with the same settings, and must
-show the same loss curve as leaven, or its figures are marked as disagreeing. Each (system, round) runs in its own fresh process, in
-an order shuffled per round. Speed is real tokens (padding excluded) of the timed steps over their time, wall and CPU; the first WARM
-steps (compilation, caches) are excluded, and what compiling costs is printed with the number of steps after which it has paid.
-The floor is the rate of this machine's matrix products over the model's own shapes divided by 6 FLOPs per weight and token.
-TRL as shipped recomputes activations (gradient_checkpointing); `trl_fast` switches that off, and the bars are judged against the faster of
-the two.
+Every system gets the same initial weights (a Llama folder), the same rows in the same order, AdamW with the same
+settings, and must show leaven's loss curve, or its figures are marked as disagreeing. Each (system, round) runs in its
+own fresh process, in an order shuffled per round. Speed is real tokens (padding excluded) of the timed steps over their
+time, wall and CPU. The first WARM steps (compilation, caches) are excluded; what compiling costs is printed with the
+number of steps after which it has paid. The floor is the rate of this machine's matrix products over the model's own
+shapes divided by 6 FLOPs per weight and token. TRL as shipped recomputes activations (gradient_checkpointing);
+`trl_fast` switches that off, and the bars are judged against the faster of the two.
+Not covered: GPUs, several processes.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ TOLERANCE = {"fp32": 5e-3, "bf16": 5e-2}
 
 @dataclass(frozen=True)
 class Case:
-    """One model, data shape and dtype; rows are `tokens` long, or 24..tokens with a prompt that is not learned (`sft`)."""
+    """One model, data shape and dtype; rows are `tokens` long, or (`sft`) 24..tokens with an unlearned prompt."""
 
     name: str
     width: int
@@ -72,16 +73,18 @@ BARS = (
 )
 
 
-# ---- the same data for everyone --------------------------------------------------------------------------------------------
+# ---- the same data for everyone ----
 
 
 def rows_of(case: Case) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (ids, learn) of every row in training order: a noisy walk over the vocabulary, so that there is something to learn."""
+    """Return (ids, learn) of every row in training order: noisy walks over the vocabulary, which can be learned."""
     draw = np.random.default_rng(7)
     result = []
     for _ in range(case.batch * case.steps):
         n = int(draw.integers(24, case.tokens + 1)) if case.sft else case.tokens
-        ids = (draw.integers(case.vocab) + np.cumsum(draw.integers(1, 4, n))) % (case.vocab - 6)  # six special tokens at the end
+        ids = (draw.integers(case.vocab) + np.cumsum(draw.integers(1, 4, n))) % (
+            case.vocab - 6
+        )  # six special tokens at the end
         learn = np.ones(n, np.float32)
         learn[: int(draw.integers(1, n // 2)) if case.sft else 1] = 0.0
         result.append((ids.astype(np.int32), learn))
@@ -115,7 +118,13 @@ def prepare(case: Case, folder: Path) -> None:
     learned = np.array([int((learn > 0).sum()) for _, learn in rows])
     n, names = len(rows), [f"r{i:05d}" for i in range(len(rows))]
     zeros = np.zeros(n, np.int32)
-    common = {"source": ["bench"] * n, "example": names, "format": ["raw"] * n, "n_tokens": lengths, "n_learned_tokens": learned}
+    common = {
+        "source": ["bench"] * n,
+        "example": names,
+        "format": ["raw"] * n,
+        "n_tokens": lengths,
+        "n_learned_tokens": learned,
+    }
     table = {**common, "n_thought_tokens": zeros, "n_code_tokens": zeros, "offset": np.cumsum(lengths) - lengths}
     write_table(folder / "tokens" / "lengths.parquet", pl.DataFrame(table).select(list(LENGTHS)).cast(LENGTHS), LENGTHS)
     write_table(folder / "tokens" / "segments.parquet", pl.DataFrame(schema=SEGMENTS), SEGMENTS)
@@ -123,17 +132,31 @@ def prepare(case: Case, folder: Path) -> None:
     np.save(folder / "tokens" / "learn.npy", np.concatenate([learn for _, learn in rows]))
     np.save(folder / "tokens" / "kind.npy", np.zeros(lengths.sum(), np.int8))
     slot = np.arange(n)
-    order = {**common, "stage": [STAGE] * n, "step": slot // case.batch, "slot": slot % case.batch, "pack": slot % case.batch,
-             "weight": np.ones(n), "start_token": zeros}  # fmt: skip
+    order = {
+        **common,
+        "stage": [STAGE] * n,
+        "step": slot // case.batch,
+        "slot": slot % case.batch,
+        "pack": slot % case.batch,
+        "weight": np.ones(n),
+        "start_token": zeros,
+    }
     write_table(folder / "order" / "order.parquet", pl.DataFrame(order).select(list(ORDER)).cast(ORDER), ORDER)
 
 
 def model_spec(case: Case) -> dict[str, Any]:
     """Return the `model` section of a case."""
-    return {"kind": "tiny", "width": case.width, "layers": case.layers, "heads": case.heads, "ffn": case.ffn, "max_tokens": case.tokens}
+    return {
+        "kind": "tiny",
+        "width": case.width,
+        "layers": case.layers,
+        "heads": case.heads,
+        "ffn": case.ffn,
+        "max_tokens": case.tokens,
+    }
 
 
-# ---- the systems: each yields nothing, calls `tick` after every step and returns its losses -------------------------------
+# ---- the systems: each calls `tick` after every step and returns its losses ----
 
 Tick = Callable[[], None]
 
@@ -146,9 +169,19 @@ def run_leaven(case: Case, folder: Path, threads: int, compiled: bool, tick: Tic
     from leaven.lm.loop import train
 
     resources = Resources(threads=threads, compile="on" if compiled else "off", checkpoint_seconds=1e9)
-    spec = {"model": model_spec(case), "train": {**OPTIMISER, "schedule": "constant", "dtype": case.dtype}, "stage": STAGE,
-            "seed": 0, "reset_optimizer": True}  # fmt: skip
-    inputs = {"order": folder / "order", "tokenizer": folder / "tokenizer", "bench|raw": folder / "tokens", "init": folder / "init"}
+    spec = {
+        "model": model_spec(case),
+        "train": {**OPTIMISER, "schedule": "constant", "dtype": case.dtype},
+        "stage": STAGE,
+        "seed": 0,
+        "reset_optimizer": True,
+    }
+    inputs = {
+        "order": folder / "order",
+        "tokenizer": folder / "tokenizer",
+        "bench|raw": folder / "tokens",
+        "init": folder / "init",
+    }
     with tempfile.TemporaryDirectory() as out:
         train(spec, inputs, Path(out), StepContext(runtime=resources, progress=lambda *_: tick()))
         return pl.read_parquet(Path(out) / "curve.parquet")["loss"].to_list()
@@ -157,12 +190,26 @@ def run_leaven(case: Case, folder: Path, threads: int, compiled: bool, tick: Tic
 def trainer_arguments(case: Case, out: str, compiled: bool) -> dict[str, Any]:
     """Return the settings that make a Trainer do the same steps."""
     return {
-        "output_dir": out, "per_device_train_batch_size": case.batch, "max_steps": case.steps, "learning_rate": OPTIMISER["lr"],
-        "lr_scheduler_type": "constant", "weight_decay": OPTIMISER["weight_decay"], "adam_beta1": OPTIMISER["betas"][0],
-        "adam_beta2": OPTIMISER["betas"][1], "adam_epsilon": OPTIMISER["eps"], "max_grad_norm": OPTIMISER["clip"], "logging_steps": 1,
-        "save_strategy": "no", "report_to": "none", "use_cpu": True, "bf16": case.dtype == "bf16", "disable_tqdm": True,
-        "train_sampling_strategy": "sequential", "torch_compile": compiled, "dataloader_pin_memory": False,
-    }  # fmt: skip
+        "output_dir": out,
+        "per_device_train_batch_size": case.batch,
+        "max_steps": case.steps,
+        "learning_rate": OPTIMISER["lr"],
+        "lr_scheduler_type": "constant",
+        "weight_decay": OPTIMISER["weight_decay"],
+        "adam_beta1": OPTIMISER["betas"][0],
+        "adam_beta2": OPTIMISER["betas"][1],
+        "adam_epsilon": OPTIMISER["eps"],
+        "max_grad_norm": OPTIMISER["clip"],
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": case.dtype == "bf16",
+        "disable_tqdm": True,
+        "train_sampling_strategy": "sequential",
+        "torch_compile": compiled,
+        "dataloader_pin_memory": False,
+    }
 
 
 def run_peer(case: Case, folder: Path, system: str, tick: Tick) -> list[float]:
@@ -177,21 +224,33 @@ def run_peer(case: Case, folder: Path, system: str, tick: Tick) -> list[float]:
 
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "init", dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "init")
-    rows = [{"input_ids": ids.tolist(), "labels": np.where(learn > 0, ids, -100).tolist()} for ids, learn in rows_of(case)]
+    rows = [
+        {"input_ids": ids.tolist(), "labels": np.where(learn > 0, ids, -100).tolist()} for ids, learn in rows_of(case)
+    ]
     compiled = system.endswith("_compile")
     with tempfile.TemporaryDirectory() as out:
         settings = trainer_arguments(case, out, compiled)
         data = datasets.Dataset.from_list(rows)
         if system.startswith("hf"):
             collator = transformers.DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)
-            trainer = transformers.Trainer(model=model, args=transformers.TrainingArguments(**settings), train_dataset=data,
-                                           data_collator=collator, callbacks=[Ticker()])  # fmt: skip
+            trainer = transformers.Trainer(
+                model=model,
+                args=transformers.TrainingArguments(**settings),
+                train_dataset=data,
+                data_collator=collator,
+                callbacks=[Ticker()],
+            )
         else:
             import trl
 
             recompute = {} if system == "trl" else {"gradient_checkpointing": False}
-            trainer = trl.SFTTrainer(model=model, args=trl.SFTConfig(**settings, **recompute), train_dataset=data,
-                                     processing_class=tokenizer, callbacks=[Ticker()])  # fmt: skip
+            trainer = trl.SFTTrainer(
+                model=model,
+                args=trl.SFTConfig(**settings, **recompute),
+                train_dataset=data,
+                processing_class=tokenizer,
+                callbacks=[Ticker()],
+            )
         trainer.train()
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
@@ -217,13 +276,18 @@ def worker(case: Case, system: str, folder: Path, threads: int) -> dict[str, Any
 
 
 def floor_gflops(case: Case) -> float:
-    """Return GFLOP/s of the model's own products (forward, input and weight gradients), weighted by their share of the work."""
+    """Return GFLOP/s of the model's own products, forward and backward, weighted by their share of the work."""
     import torch
 
     dtype = torch.bfloat16 if case.dtype == "bf16" else torch.float32
     tokens, work, seconds = case.batch * case.tokens, 0.0, 0.0
-    shapes = [(case.width, 3 * case.width, case.layers), (case.width, case.width, case.layers), (case.width, case.ffn, 2 * case.layers),
-              (case.ffn, case.width, case.layers), (case.width, case.vocab, 1)]  # fmt: skip
+    shapes = [
+        (case.width, 3 * case.width, case.layers),
+        (case.width, case.width, case.layers),
+        (case.width, case.ffn, 2 * case.layers),
+        (case.ffn, case.width, case.layers),
+        (case.width, case.vocab, 1),
+    ]
     for inner, outer, times in shapes:
         x, w, g = (torch.randn(s, dtype=dtype) for s in ((tokens, inner), (outer, inner), (tokens, outer)))
         best = float("inf")
@@ -235,14 +299,30 @@ def floor_gflops(case: Case) -> float:
     return work / seconds / 1e9
 
 
-# ---- rounds and report -----------------------------------------------------------------------------------------------------
+# ---- rounds and report ----
 
 
 def start(case: Case, system: str, folder: Path, threads: int) -> dict[str, Any]:
     """Run `worker` in a fresh process."""
-    command = [sys.executable, __file__, "--worker", system, "--case", case.name, "--steps", str(case.steps), "--folder", str(folder),
-               "--threads", str(threads)]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [
+        sys.executable,
+        __file__,
+        "--worker",
+        system,
+        "--case",
+        case.name,
+        "--steps",
+        str(case.steps),
+        "--folder",
+        str(folder),
+        "--threads",
+        str(threads),
+    ]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1]}
@@ -283,18 +363,23 @@ def summarise(case: Case, runs: dict[str, Any]) -> dict[str, Any]:
             continue
         rates = [sum(tokens[WARM:]) / sum(r["wall"][WARM:]) for r in good]
         row = {
-            "tokens_per_s": statistics.median(rates), "lowest": min(rates), "highest": max(rates), "rounds": len(good),
+            "tokens_per_s": statistics.median(rates),
+            "lowest": min(rates),
+            "highest": max(rates),
+            "rounds": len(good),
             "tokens_per_cpu_s": statistics.median(sum(tokens[WARM:]) / sum(r["cpu"][WARM:]) for r in good),
             "step_s": statistics.median(statistics.median(r["wall"][WARM:]) for r in good),
             "warm_up_s": statistics.median(sum(r["wall"][:WARM]) for r in good),
-        }  # fmt: skip
+        }
         row["share_of_floor"] = row["tokens_per_s"] / result["floor_tokens_per_s"]
         if reference is not None:
             row["loss_difference"] = max(abs(a - b) for r in good for a, b in zip(r["losses"], reference, strict=True))
             row["agrees"] = row["loss_difference"] <= TOLERANCE[case.dtype]
         result["systems"][system] = row
     for name in ("leaven", "hf", "trl"):
-        eager, compiled = (result["systems"].get(n, {}) for n in ("trl_fast" if name == "trl" else name, f"{name}_compile"))
+        eager, compiled = (
+            result["systems"].get(n, {}) for n in ("trl_fast" if name == "trl" else name, f"{name}_compile")
+        )
         if "step_s" in eager and "step_s" in compiled:
             saved = eager["step_s"] - compiled["step_s"]
             compiled["compile_s"] = compiled["warm_up_s"] - eager["warm_up_s"]
@@ -311,8 +396,16 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         theirs = [systems[n]["tokens_per_s"] for n in peers if "tokens_per_s" in systems.get(n, {})]
         if mine and theirs:
             eager = systems.get(ours, {}).get("tokens_per_s")
-            bars.append({"case": case, "against": " / ".join(peers), "wanted": wanted, "ratio": max(mine) / max(theirs),
-                         "ratio_eager": eager / max(theirs) if eager else None, "holds": max(mine) / max(theirs) >= wanted})  # fmt: skip
+            bars.append(
+                {
+                    "case": case,
+                    "against": " / ".join(peers),
+                    "wanted": wanted,
+                    "ratio": max(mine) / max(theirs),
+                    "ratio_eager": eager / max(theirs) if eager else None,
+                    "holds": max(mine) / max(theirs) >= wanted,
+                }
+            )
     return bars
 
 
@@ -332,11 +425,13 @@ def lines(results: dict[str, Any], bars: list[dict[str, Any]]) -> Iterator[str]:
             yield (
                 f"  {system:15} {row['tokens_per_s']:9,.0f} tokens/s [{row['lowest']:,.0f}, {row['highest']:,.0f}]  "
                 f"{row['tokens_per_cpu_s']:9,.0f} per CPU-s  {row['share_of_floor']:.2f} of floor  loss within "
-                f"{row.get('loss_difference', float('nan')):.1e}{'' if row.get('agrees', True) else ' DISAGREES'}{compiled}"
+                f"{row.get('loss_difference', float('nan')):.1e}"
+                f"{'' if row.get('agrees', True) else ' DISAGREES'}{compiled}"
             )
     for bar in bars:
         yield (
-            f"{'holds ' if bar['holds'] else 'MISSED'} {bar['case']}: {bar['ratio']:.2f}x {bar['against']} (wanted {bar['wanted']}x; "
+            f"{'holds ' if bar['holds'] else 'MISSED'} {bar['case']}: {bar['ratio']:.2f}x {bar['against']} "
+            f"(wanted {bar['wanted']}x; "
             f"eager {bar['ratio_eager'] or float('nan'):.2f}x)"
         )
 
@@ -349,12 +444,24 @@ def machine(threads: int) -> dict[str, Any]:
 
     processor = platform.processor()
     if Path("/proc/cpuinfo").is_file():
-        names = [x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")]
+        names = [
+            x.split(":")[1].strip()
+            for x in Path("/proc/cpuinfo").read_text().splitlines()
+            if x.startswith("model name")
+        ]
         processor = names[0] if names else processor
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"processor": processor, "cpus": os.cpu_count(), "threads": threads, "python": platform.python_version(),
-            "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__, "load_before": load,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability()}  # fmt: skip
+    return {
+        "processor": processor,
+        "cpus": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "trl": trl.__version__,
+        "load_before": load,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def main() -> None:
