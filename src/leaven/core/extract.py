@@ -1,8 +1,9 @@
 """Model text -> the code or the answer in it, and by which rule it was found.
 
-The same code is found whether no or five hundred lines of thought stand before or after it: rules look at fences and at what
-parses, never at positions or line counts. A failure to find anything is `ok=False`, which is not the same as a wrong answer.
-Rules for answers follow zero-shot-CoT (Kojima et al. 2022), GSM8K's "####" and \\boxed{}; numbers are normalised (1,000 = 1000.0).
+The same code is found whether no or five hundred lines of thought stand before or after it: rules look at fences and
+at what parses, never at positions or line counts. A failure to find anything is `ok=False`, which is not the same as
+a wrong answer. Rules for answers follow zero-shot-CoT (Kojima et al. 2022), GSM8K's "####" and \\boxed{}; numbers are
+normalised (1,000 = 1000.0).
 Not covered: judging what was extracted (evals/judge.py), languages other than Python outside fences.
 """
 
@@ -44,9 +45,10 @@ class Extraction:
 def extract_code(text: str, entry_point: str = "", language: str = "python") -> Extraction:
     """Return the program in a model's text.
 
-    Preference: the last fenced block that parses and defines `entry_point`; the last that parses at all (longest definition-bearing
-    first); an unclosed fence cut back to what parses; the longest run of lines that parses, outside fences. For languages other than Python: the
-    last block fenced with that language, else the last fenced block, else the whole text.
+    Preference: the last fenced block that parses and defines `entry_point`; the last that parses at all (longest
+    definition-bearing first); an unclosed fence cut back to what parses; the longest run of lines that parses,
+    outside fences. For languages other than Python: the last block fenced with that language, else the last fenced
+    block, else the whole text.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blocks = _fenced(text)
@@ -202,11 +204,12 @@ def _cut_back(chunk: list[str]) -> list[str]:
 def extract_answer(text: str, kind: AnswerKind = "text", choices: Sequence[str] = ()) -> Extraction:
     """Return the answer a model's text ends in.
 
-    Order of rules: the last \\boxed{...}; what follows the last "####"; what follows the last "answer is" / "answer:" marker; for
-    numbers, choices, yes_no and labels the last such token of the text; for text the last non-empty line.
+    Order of rules: the last \\boxed{...}; what follows the last "####"; what follows the last "answer is" / "answer:"
+    marker; for numbers, choices, yes_no and labels the last such token of the text; for text the last non-empty line.
 
     Args:
-        kind: number (normalised), choice (one of `choices` letters, default A-E), label (one of `choices`, any case), yes_no, boxed, text.
+        kind: number (normalised), choice (one of `choices` letters, default A-E), label (one of `choices`, any case),
+            yes_no, boxed, text.
         choices: the labels or letters to look for.
     """
     for strategy, part in _places(text):

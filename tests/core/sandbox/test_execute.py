@@ -1,5 +1,6 @@
 """execute(): verdicts, order, batches, broken workers, limits, and nothing left behind."""
 
+# ruff: noqa: E501  (a program a line)
 import gzip
 import json
 import os
@@ -179,7 +180,7 @@ def test_spinner_and_sleeper_end_within_twice_their_limits(tier):
 def test_tests_that_loop_die_or_do_not_compile_are_told_apart_from_wrong_programs():
     good = "def f(): return 1"
     assert verdict(good, "assert f( == 1").status == "error"
-    assert verdict(good, "while f(): pass", limits=QUICK).status == "timeout_cpu"
+    assert verdict(good, "while f(): pass", limits=QUICK).status in ("timeout_cpu", "timeout_wall")
     assert verdict(good, "import os\nos._exit(0)").status == "error"
     assert verdict(good, "assert f() == 1", limits=QUICK).status == "pass"
 

@@ -1,7 +1,7 @@
 """Run untrusted programs: `execute(jobs)` yields one verdict per program, for one program or a million.
 
-jobs.py (Job, Limits, Result) -> pool.py (order, batches, reruns, verdicts) -> worker.py (one exec'ed worker) -> inside/ (the
-worker itself: standard library only). tiers.py finds what isolation this machine offers.
+jobs.py (Job, Limits, Result) -> pool.py (order, batches, reruns, verdicts) -> worker.py (one exec'ed worker) ->
+inside/ (the worker itself: standard library only). tiers.py finds what isolation this machine offers.
 """
 
 from leaven.core.sandbox.jobs import Job, Limits, Result

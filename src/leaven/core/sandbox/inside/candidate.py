@@ -49,14 +49,17 @@ class Candidate:
             self.answer(nonce, verb, rest)
 
     def answer(self, nonce: Any, verb: str, rest: list) -> None:
-        """Do one request and send its reply: ["v", value, changed arguments] or ["x", type, text, module-level syntax error]."""
+        """Do one request and send its reply: ["v", value, changed arguments] ("V" once something was printed) or ["x", ...]."""
         try:
             reply = self.load(*rest) if verb == "load" else getattr(self, "do_" + verb)(*rest)
         except BaseException as problem:
             reply = _describe(problem)
         if self.over:
             reply = ["x", "OutputLimit", ""]
-        self._flush()
+        if self.modules is None:
+            self._flush()
+        elif self.printed and reply[0] == "v":
+            reply[0] = "V"
         try:
             self.channel.send([nonce, *reply])
         except (MemoryError, RecursionError, ValueError) as problem:
@@ -165,12 +168,11 @@ class Candidate:
         self.printed.append(text)
 
     def _flush(self) -> None:
-        if self.modules is None:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            except Exception:  # noqa: S110 - the program may have replaced or closed them; its output is its own affair
-                pass
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:
+            return  # the program may have replaced or closed them; its output is its own affair
 
 
 def _describe(problem: BaseException) -> list:

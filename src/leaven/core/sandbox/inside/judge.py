@@ -113,6 +113,7 @@ class Link:
     def __init__(self, channel: plaindata.Channel) -> None:
         self.channel = channel
         self.count = 0
+        self.printed = False
         self.functions: list[Any] = []
 
     def ask(self, verb: str, *rest: Any) -> list:
@@ -128,7 +129,7 @@ class Link:
                 if reply[0] is None and reply[1] == "callback":
                     self._answer(reply)
                     continue
-                if reply[0] != nonce or reply[1] not in ("v", "x", "refused"):
+                if reply[0] != nonce or reply[1] not in ("v", "V", "x", "refused"):
                     raise Forged("an answer to another question")
                 break
         except (EOFError, OSError):
@@ -137,6 +138,7 @@ class Link:
             raise TooLarge(str(problem)) from None
         except (ValueError, IndexError, TypeError) as problem:
             raise Forged(str(problem)) from None
+        self.printed = self.printed or reply[1] == "V"
         if reply[1] == "x":
             raise _remote(reply)
         return reply[1:] if reply[1] == "refused" else reply[2:]
@@ -185,7 +187,7 @@ class Link:
 
 def _remote(reply: list) -> BaseException:
     """Return the exception a reply describes, as the nearest builtin Exception, marked with the original name."""
-    name, text, own_syntax, base = (*reply[2:], "", "", False, "Exception")[:4] if len(reply) < 6 else reply[2:6]
+    name, text, own_syntax, base = [*reply[2:6], *[""] * 4][:4]
     kind = getattr(builtins, str(base), Exception)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         kind = Exception
@@ -282,6 +284,7 @@ class Judge:
     def run(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> Verdict:
         """Load the program in the candidate, run the tests here."""
         place = [0]
+        link.printed = False
         try:
             wanted: set[str] = set()
             for code in codes:
@@ -298,7 +301,7 @@ class Judge:
         except BaseException as problem:
             status, detail = classify(problem, place[0], job["tests"])
         printed = ""
-        if status in ("pass", "fail", "error"):
+        if link.printed and status in ("pass", "fail", "error"):
             try:
                 printed = str(link.ask("printed")[0])[-2000:]
             except (Exception, Lost, Forged, TooLarge) as problem:

@@ -16,6 +16,7 @@ os.register_at_fork = lambda **_: None  # type: ignore[assignment]  # else rando
 
 import _socket  # noqa: E402
 import array  # noqa: E402
+import builtins  # noqa: E402
 import gc  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
@@ -116,8 +117,6 @@ class Zygote:
             lock.apply(folder, RPC_FD + 1 if rpc is not None else RPC_FD)
             gc.enable()
             shared = task["mode"] == "shared"
-            if not shared:
-                forget_own_modules()
             if rpc is None:
                 proven_only = self.cage.tier == "D" and not task["unsafe"]
                 status = candidate.run_script(task["programs"][0]["program"], self.modules if proven_only else None)
@@ -394,10 +393,8 @@ def remove_tree(folder: str) -> None:
         return
 
 
-def forget_own_modules() -> None:
-    """Keep a lone program from importing the sandbox's modules by name, and give it the names `site` would."""
-    import builtins
-
+def dress_up() -> None:
+    """Keep programs from importing the sandbox's modules by name, and give them the names `site` would."""
     for name in OWN_MODULES:
         sys.modules.pop(name, None)
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
@@ -418,6 +415,7 @@ def main() -> None:
         return
     del sys.path[0], sys.argv[1:]
     warm_up(zygote.modules)
+    dress_up()
     control.send({"ready": tier})
     gc.collect()
     gc.freeze()
