@@ -14,6 +14,7 @@ from leaven.core.step import Resources, StepContext
 from leaven.core.tables import CURVE, read_table
 from leaven.errors import BackendError, DataError, Interrupted, StudyError
 from leaven.lm.checkpoints import read_json, read_tensors
+from leaven.lm.loop import kept_steps
 from leaven.lm.optimise import learning_rate
 
 QUIET = StepContext(runtime=Resources(threads=1, checkpoint_seconds=1e9))
@@ -106,7 +107,7 @@ def test_loss_matches_an_obvious_reference(make_order, run_train, spec_of, toy):
 @pytest.mark.parametrize("cut", [2, 5, 9])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_resume_is_bit_identical(make_order, run_train, spec_of, cut, dtype):
-    spec = spec_of(schedule="cosine", min_lr=1e-5, dtype=dtype, checkpoint_every=4, keep="all")
+    spec = spec_of(schedule="cosine", min_lr=1e-5, dtype=dtype, checkpoint_every=4)
     order = make_order(10)
     whole = run_train(order, spec, "whole")
     with pytest.raises(Interrupted):
@@ -242,3 +243,11 @@ def test_compiled_training_follows_the_eager_curve(make_order, run_train, spec_o
     compiled = run_train(order, spec_of(), "compiled", StepContext(runtime=Resources(compile="on")))
     assert read_json(compiled / "training.json")["compiled"]
     assert np.allclose(curve(eager)["loss"], curve(compiled)["loss"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, set()), ({"checkpoint_every": 4}, {4, 8}), ({"checkpoints": 5}, {2, 4, 6, 8, 10}), ({"checkpoints": 3}, {4, 7, 10})],
+)
+def test_kept_steps_are_every_n_or_evenly_spaced(settings: dict[str, int], expected: set[int]) -> None:
+    assert kept_steps(10, settings) == expected

@@ -84,7 +84,7 @@ def train(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     Args:
         spec: `model` ({"kind": "tiny", width, layers, heads, kv_heads?, ffn?, max_tokens, tie?} or {"kind": "hf"}),
             `train` (lr, betas, eps, weight_decay, schedule, warmup_steps | warmup_ratio, min_lr, clip, dtype,
-            checkpoint_every, keep), `stage`, `seed`, `reset_optimizer`.
+            checkpoint_every, checkpoints), `stage`, `seed`, `reset_optimizer`.
         inputs: `order`, `tokenizer`, `tokens:*`; optional `init` (folder to start from) or `continue` (same stage, goes
             on after its last step exactly as if it had never stopped).
         out: receives the model folder, curve.parquet, training.json, state.safetensors, checkpoints/, timings.parquet.
@@ -126,6 +126,13 @@ def open_trainable(
             raise StudyError("model.kind hf: expected an `init` folder with the weights to start from, found none")
         return HfTrainable.open(folder, tokenizer, ctx.runtime.device)
     raise StudyError(f"model.kind: expected tiny or hf, found {kind!r}")
+
+
+def kept_steps(total: int, settings: Mapping[str, Any]) -> set[int]:
+    """Return after which steps a model is kept under checkpoints/: every `checkpoint_every` steps, or `checkpoints` evenly spaced ones."""
+    every, count = settings.get("checkpoint_every"), settings.get("checkpoints")
+    steps = set(range(int(every), total + 1, int(every))) if every else set()
+    return steps | ({-(-total * (i + 1) // int(count)) for i in range(int(count))} if count else set())
 
 
 class Run:
@@ -200,10 +207,10 @@ class Run:
         """Train the remaining steps; checkpoint by the clock and before leaving on a stop."""
         saved_at = time.monotonic()
         total = self.order.n_steps
+        kept = kept_steps(total, self.settings)
         while self.progress.done < total:
             self._step(self.progress.done)
-            every = self.settings.get("checkpoint_every")
-            if every and self.settings.get("keep", "last") == "all" and self.progress.done % int(every) == 0:
+            if self.progress.done in kept:
                 self._keep()
             stopping = self.ctx.stop()
             if stopping or time.monotonic() - saved_at >= self.ctx.runtime.checkpoint_seconds:

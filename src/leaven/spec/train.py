@@ -70,9 +70,9 @@ class Optimiser:
     dtype: Literal["fp32", "bf16", "auto"] = "auto"
     """Arithmetic; auto takes fp32 for narrow models on a CPU."""
     checkpoint_every: int | None = None
-    """Keep a checkpoint every so many steps."""
-    keep: Literal["last", "all"] = "last"
-    """Which checkpoints stay in the artifact."""
+    """Keep a model every so many steps (checkpoints/step-N beside the final one)."""
+    checkpoints: int | None = None
+    """Keep this many models evenly spaced over the stage, whatever its length; the last is the final one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
