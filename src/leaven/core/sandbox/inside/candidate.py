@@ -1,9 +1,9 @@
 """Programs -> answers: the loop of a candidate process, which holds programs and no expected value.
 
-The judge (another process) asks over a socket: load program i, call this name with these plain values. Values go back as plain
-data or as references to objects that stay here. Nothing this process says can make a test pass except by being the value the
-test asks for. In restricted mode programs are those the allow-list accepts, each in fresh builtins; otherwise there is one
-program and it may do whatever the cage lets it.
+The judge (another process) asks over a socket: load program i, call this name with these plain values. Values go back
+as plain data or as references to objects that stay here. Nothing this process says can make a test pass except by
+being the value the test asks for. In restricted mode programs are those the allow-list accepts, each in fresh
+builtins; otherwise there is one program and it may do whatever the cage lets it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class OutputLimit(BaseException):
 class Candidate:
     """Serve one judge until it hangs up."""
 
-    def __init__(self, channel: plaindata.Channel, programs: list[dict], modules: allow.Modules | None, output_bytes: int) -> None:
+    def __init__(
+        self, channel: plaindata.Channel, programs: list[dict], modules: allow.Modules | None, output_bytes: int
+    ) -> None:
         self.channel = channel
         self.programs = programs
         self.modules = modules
@@ -49,7 +51,8 @@ class Candidate:
             self.answer(nonce, verb, rest)
 
     def answer(self, nonce: Any, verb: str, rest: list) -> None:
-        """Do one request and send its reply: ["v", value, changed arguments] ("V" once something was printed) or ["x", ...]."""
+        """Do one request and send its reply: ["v", value, changed arguments] ("V" once something was printed) or
+        ["x", ...]."""
         try:
             reply = self.load(*rest) if verb == "load" else getattr(self, "do_" + verb)(*rest)
         except BaseException as problem:
@@ -87,7 +90,8 @@ class Candidate:
         return ["v", {n: {"M": v.__name__} if type(v) is ModuleType else self._encode(v) for n, v in found.items()}]
 
     def do_call(self, target: Any, args: Any, kwargs: Any) -> list:
-        """Call; lists, dicts and sets among the arguments that changed are sent back so that in-place work is seen."""
+        """Call; lists, dicts and sets among the arguments that changed are sent back so that in-place work is
+        seen."""
         function = self._decode(target)
         args, kwargs = self._decode(args), self._decode(kwargs)
         before = [self._encode(a) if isinstance(a, list | dict | set) else None for a in args]
@@ -151,6 +155,7 @@ class Candidate:
                 if verb == "raised":
                     raise getattr(builtins, rest[0], RuntimeError)(rest[1])
                 self.answer(nonce, verb, rest)
+
         return call_judge
 
     def _encode(self, value: Any) -> Any:
@@ -183,14 +188,21 @@ def _describe(problem: BaseException) -> list:
         text = ""
     own = isinstance(problem, SyntaxError) and problem.filename == "<program>"
     names = [c.__name__ for c in type(problem).__mro__ if getattr(builtins, c.__name__, None) is c]
-    return ["x", type(problem).__name__, text.encode("utf-8", "replace").decode(), own, names[0] if names else "Exception"]
+    return [
+        "x",
+        type(problem).__name__,
+        text.encode("utf-8", "replace").decode(),
+        own,
+        names[0] if names else "Exception",
+    ]
 
 
 def run_script(program: str, modules: allow.Modules | None) -> int:
-    """Run a program as __main__ with its own stdin and stdout; return the exit code (1 and a last line for an exception).
+    """Run a program as __main__ with its own stdin and stdout; return the exit code (1 and a last line for an
+    exception).
 
-    With `modules` (tier D) only what the allow-list accepts runs, reading through `input` and writing through `print`; exit code
-    76 and the reason otherwise.
+    With `modules` (tier D) only what the allow-list accepts runs, reading through `input` and writing through
+    `print`; exit code 76 and the reason otherwise.
     """
     module = ModuleType("__main__")
     sys.modules["__main__"] = module

@@ -1,9 +1,10 @@
 """Tests -> verdicts: the loop of a judge process, which holds expected values and no program.
 
-Tests run here unchanged. The names they take from the program are stand-ins: a call crosses to the candidate as plain data and
-comes back as plain data, so an answer is compared by this process's own `==`. What is not plain stays a `Reference`: it can be
-called, indexed, iterated and passed on, never compared or taken for true. Tests the allow-list accepts run in this long-lived
-process; others in a fork of it. Details go to the supervisor only: the worker that forks candidates never learns an expected value.
+Tests run here unchanged. The names they take from the program are stand-ins: a call crosses to the candidate as plain
+data and comes back as plain data, so an answer is compared by this process's own `==`. What is not plain stays a
+`Reference`: it can be called, indexed, iterated and passed on, never compared or taken for true. Tests the allow-list
+accepts run in this long-lived process; others in a fork of it. Details go to the supervisor only: the worker that
+forks candidates never learns an expected value.
 """
 
 from __future__ import annotations
@@ -211,7 +212,9 @@ def _names(code: CodeType, into: set[str]) -> set[str]:
 class Judge:
     """Serve one worker: `control` tells of candidates, `supervisor` brings the tests and takes the verdicts."""
 
-    def __init__(self, control: Any, supervisor: plaindata.Channel, modules: allow.Modules, tier: str, reply_limit: int) -> None:
+    def __init__(
+        self, control: Any, supervisor: plaindata.Channel, modules: allow.Modules, tier: str, reply_limit: int
+    ) -> None:
         self.control = control
         self.supervisor = supervisor
         self.modules = modules
@@ -231,7 +234,8 @@ class Judge:
             sock.close()
 
     def tell(self, what: str, index: int) -> None:
-        """Tell the worker that job `index` was judged ("j"), its candidate vanished ("l") or the batch is over ("e"); no more."""
+        """Tell the worker that job `index` was judged ("j"), its candidate vanished ("l") or the batch is over ("e");
+        no more."""
         self.control.sendall(what.encode() + index.to_bytes(4, "big"))
 
     def judge(self, link: Link, index: int, job: dict, batch: dict) -> str:
@@ -267,7 +271,7 @@ class Judge:
                 resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
                 verdict = json.dumps(self.run(link, index, job, codes, batch)).encode()
                 while verdict:
-                    verdict = verdict[os.write(write, verdict):]
+                    verdict = verdict[os.write(write, verdict) :]
             finally:
                 os._exit(0)
         os.close(write)
@@ -309,8 +313,11 @@ class Judge:
                     status, detail = classify(problem, place[0], job["tests"])
         return status, detail, printed
 
-    def run_tests(self, link: Link, job: dict, codes: list[CodeType], found: dict[str, Any], place: list[int]) -> None:
-        """Execute every test text in one namespace; call `check(entry_point)` where the tests define it but never call it."""
+    def run_tests(
+        self, link: Link, job: dict, codes: list[CodeType], found: dict[str, Any], place: list[int]
+    ) -> None:
+        """Execute every test text in one namespace; call `check(entry_point)` where the tests define it but never
+        call it."""
         space: dict[str, Any] = {"__name__": "tests"}
         for name, form in found.items():
             if type(form) is dict and "M" in form:
@@ -328,10 +335,12 @@ class Judge:
 
 
 def own_names(found: Any, wanted: set[str], entry_point: str) -> dict[str, Any]:
-    """Return which of the program's names the tests may see: those asked for; builtins only where nothing else is used.
+    """Return which of the program's names the tests may see: those asked for; builtins only where nothing else is
+    used.
 
-    A program that defines its own `set` must not decide what `set(answer) == set(expected)` means, but a task whose function is
-    called `sum` must work: builtin names count when they are the entry point or when the program defines no other name in use.
+    A program that defines its own `set` must not decide what `set(answer) == set(expected)` means, but a task whose
+    function is called `sum` must work: builtin names count when they are the entry point or when the program defines
+    no other name in use.
     """
     if type(found) is not dict:
         raise Forged("no table of names")

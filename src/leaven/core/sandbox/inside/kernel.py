@@ -1,8 +1,8 @@
 """The Linux calls Python 3.11 lacks, through ctypes, and the system call filter as BPF instructions.
 
-Calls can be prepared once in the worker and made in each child: building ctypes objects and 300 filter instructions in the child
-cost more copied pages than everything else the cage does. Numbers are listed per architecture; whatever is newer than they are is
-refused too. Imported on every system, used on Linux only.
+Calls can be prepared once in the worker and made in each child: building ctypes objects and 300 filter instructions
+in the child cost more copied pages than everything else the cage does. Numbers are listed per architecture; whatever
+is newer than they are is refused too. Imported on every system, used on Linux only.
 """
 
 from __future__ import annotations
@@ -11,28 +11,62 @@ import os
 import struct
 from typing import Any
 
-# Refused with EPERM: making or naming sockets (sending over the one inherited is allowed), tracing, mounts, namespaces, modules, clocks, keys, ids, message queues, priorities.
+# Refused with EPERM: making or naming sockets (sending over the one inherited is allowed), tracing, mounts, namespaces,
+# modules, clocks, keys, ids, message queues, priorities.
 _DENY = {
-    "x86_64": [29, 30, 41, 42, 43, 49, 50, 64, 65, 68, 69, 70, 101, 103, 105, 106, 113, 114, 116, 117, 119, 122, 123,
-               126, 133, 134, 135, 136, 139, 141, 142, 144, 153, 154, 155, 156, 159, 161, 163, 164, 165, 166, 167, 168, 169,
-               170, 171, 172, 173, 174, 175, 176, 179, 180, 181, 182, 183, 184, 185, 212, 227, 236, 237, 238, 239, 240, 241,
-               246, 248, 249, 250, 251, 253, 256, 259, 272, 278, 279, 288, 294, 298, 300, 301, 303, 304, 305, 308, 310, 311,
-               312, 313, 314, 317, 320, 321, 323, 424, 425, 426, 427, 428, 429, 430, 431, 432, 433],
-    "aarch64": [18, 26, 30, 33, 39, 40, 41, 42, 51, 58, 60, 75, 89, 91, 92, 97, 104, 105, 106, 112, 116, 117, 118, 119, 140,
-                142, 143, 144, 145, 146, 147, 149, 151, 152, 159, 161, 162, 170, 171, 180, 181, 186, 188, 189, 190, 193, 194,
-                196, 198, 200, 201, 202, 203, 217, 218, 219, 224, 225, 235, 236, 237, 238, 239, 241, 242, 262, 263,
-                264, 265, 266, 268, 270, 271, 272, 273, 274, 277, 280, 282, 294, 424, 425, 426, 427, 428, 429, 430, 431, 432,
-                433],
+    "x86_64": [
+        29, 30, 41, 42, 43, 49, 50, 64, 65, 68, 69, 70, 101, 103, 105, 106, 113, 114, 116, 117, 119,
+        122, 123, 126, 133, 134, 135, 136, 139, 141, 142, 144, 153, 154, 155, 156, 159, 161, 163, 164,
+        165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175, 176, 179, 180, 181, 182, 183, 184, 185,
+        212, 227, 236, 237, 238, 239, 240, 241, 246, 248, 249, 250, 251, 253, 256, 259, 272, 278, 279,
+        288, 294, 298, 300, 301, 303, 304, 305, 308, 310, 311, 312, 313, 314, 317, 320, 321, 323, 424,
+        425, 426, 427, 428, 429, 430, 431, 432, 433,
+    ],
+    "aarch64": [
+        18, 26, 30, 33, 39, 40, 41, 42, 51, 58, 60, 75, 89, 91, 92, 97, 104, 105, 106, 112, 116, 117,
+        118, 119, 140, 142, 143, 144, 145, 146, 147, 149, 151, 152, 159, 161, 162, 170, 171, 180, 181,
+        186, 188, 189, 190, 193, 194, 196, 198, 200, 201, 202, 203, 217, 218, 219, 224, 225, 235, 236,
+        237, 238, 239, 241, 242, 262, 263, 264, 265, 266, 268, 270, 271, 272, 273, 274, 277, 280, 282,
+        294, 424, 425, 426, 427, 428, 429, 430, 431, 432, 433,
+    ],
 }
 # changes to files' modes, owners, times and attributes by path, which landlock does not know (tier C)
-_DENY_METADATA = {"x86_64": [90, 92, 94, 132, 188, 189, 197, 198, 235, 260, 261, 268, 280],
-                  "aarch64": [5, 6, 14, 15, 53, 54, 88]}
+_DENY_METADATA = {
+    "x86_64": [90, 92, 94, 132, 188, 189, 197, 198, 235, 260, 261, 268, 280],
+    "aarch64": [5, 6, 14, 15, 53, 54, 88],
+}
 # architecture id of seccomp, then the calls whose arguments are inspected
 ABI = {
-    "x86_64": (0xC000003E, {"clone": 56, "socketpair": 53, "kill": 62, "tkill": 200, "tgkill": 234, "setsid": 112,
-                            "setpgid": 109, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "prlimit64": 302}),
-    "aarch64": (0xC00000B7, {"clone": 220, "socketpair": 199, "kill": 129, "tkill": 130, "tgkill": 131, "setsid": 157,
-                             "setpgid": 154, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240, "prlimit64": 261}),
+    "x86_64": (
+        0xC000003E,
+        {
+            "clone": 56,
+            "socketpair": 53,
+            "kill": 62,
+            "tkill": 200,
+            "tgkill": 234,
+            "setsid": 112,
+            "setpgid": 109,
+            "rt_sigqueueinfo": 129,
+            "rt_tgsigqueueinfo": 297,
+            "prlimit64": 302,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {
+            "clone": 220,
+            "socketpair": 199,
+            "kill": 129,
+            "tkill": 130,
+            "tgkill": 131,
+            "setsid": 157,
+            "setpgid": 154,
+            "rt_sigqueueinfo": 138,
+            "rt_tgsigqueueinfo": 240,
+            "prlimit64": 261,
+        },
+    ),
 }
 OWN_PID = 0x7EADBEEF
 Call = tuple[Any, tuple, str]
@@ -57,7 +91,8 @@ class Kernel:
 
     def prepare(self, name: str, *args: object) -> Call:
         """Return a libc call ready to be made; ints are passed as C long, bytes as char*."""
-        return getattr(self._libc, name), tuple([self._ctypes.c_long(a) if isinstance(a, int) else a for a in args]), name
+        made = [self._ctypes.c_long(a) if isinstance(a, int) else a for a in args]
+        return getattr(self._libc, name), tuple(made), name
 
     def make(self, call: Call) -> int:
         """Make a prepared call; raise CageError when it fails."""
@@ -90,7 +125,8 @@ class Kernel:
 
 
 def filter_program(machine: str, shared_pids: bool, may_fork: bool) -> bytes:
-    """Return the BPF instructions of the system call filter; `shared_pids` adds what a pid namespace would have ensured.
+    """Return the BPF instructions of the system call filter; `shared_pids` adds what a pid namespace would have
+    ensured.
 
     Where a signal's target is compared the constant is `OWN_PID`, to be replaced in the child.
     """
@@ -122,18 +158,43 @@ def filter_program(machine: str, shared_pids: bool, may_fork: bool) -> bytes:
         code.append((0x15, 0, 1, one))
         give(_EPERM)
     if may_fork:
-        code += [(0x15, 0, 4, number["clone"]), (0x20, 0, 0, 16), (0x45, 0, 1, _CLONE_NEW_ANY), (0x06, 0, 0, _EPERM),
-                 (0x06, 0, 0, _ALLOW)]
+        code += [
+            (0x15, 0, 4, number["clone"]),
+            (0x20, 0, 0, 16),
+            (0x45, 0, 1, _CLONE_NEW_ANY),
+            (0x06, 0, 0, _EPERM),
+            (0x06, 0, 0, _ALLOW),
+        ]
     else:
-        code += [(0x15, 0, 4, number["clone"]), (0x20, 0, 0, 16), (0x45, 1, 0, _CLONE_THREAD), (0x06, 0, 0, _EPERM),
-                 (0x06, 0, 0, _ALLOW)]
-    code += [(0x15, 0, 4, number["socketpair"]), (0x20, 0, 0, 16), (0x15, 1, 0, 1), (0x06, 0, 0, _EPERM),
-             (0x06, 0, 0, _ALLOW)]
+        code += [
+            (0x15, 0, 4, number["clone"]),
+            (0x20, 0, 0, 16),
+            (0x45, 1, 0, _CLONE_THREAD),
+            (0x06, 0, 0, _EPERM),
+            (0x06, 0, 0, _ALLOW),
+        ]
+    code += [
+        (0x15, 0, 4, number["socketpair"]),
+        (0x20, 0, 0, 16),
+        (0x15, 1, 0, 1),
+        (0x06, 0, 0, _EPERM),
+        (0x06, 0, 0, _ALLOW),
+    ]
     if shared_pids:  # signals and limits only for itself
         for name in ("kill", "tgkill"):
-            code += [(0x15, 0, 4, number[name]), (0x20, 0, 0, 16), (0x15, 1, 0, OWN_PID), (0x06, 0, 0, _EPERM),
-                     (0x06, 0, 0, _ALLOW)]
-        code += [(0x15, 0, 4, number["prlimit64"]), (0x20, 0, 0, 16), (0x15, 1, 0, 0), (0x06, 0, 0, _EPERM),
-                 (0x06, 0, 0, _ALLOW)]
+            code += [
+                (0x15, 0, 4, number[name]),
+                (0x20, 0, 0, 16),
+                (0x15, 1, 0, OWN_PID),
+                (0x06, 0, 0, _EPERM),
+                (0x06, 0, 0, _ALLOW),
+            ]
+        code += [
+            (0x15, 0, 4, number["prlimit64"]),
+            (0x20, 0, 0, 16),
+            (0x15, 1, 0, 0),
+            (0x06, 0, 0, _EPERM),
+            (0x06, 0, 0, _ALLOW),
+        ]
     give(_ALLOW)
     return b"".join(struct.pack("=HBBI", *one) for one in code)

@@ -1,10 +1,10 @@
 """Python values <-> tagged JSON: the only language in which a candidate process and its judge speak.
 
-JSON rather than pickle or marshal, because the bytes come from a hostile process. Plain are None, bool, int, float, str, bytes,
-complex, list, tuple, dict, set, frozenset, range, deque, date, time, datetime, timedelta, Fraction and Decimal; subclasses of
-these are sent as their base, read with the base's own methods, so an overridden __eq__ never arrives. Anything else becomes a
-reference if the sender gives a `remember` callable, else NotPlain.
-Not covered: shared references and cycles (a cycle is NotPlain).
+JSON rather than pickle or marshal, because the bytes come from a hostile process. Plain are None, bool, int, float,
+str, bytes, complex, list, tuple, dict, set, frozenset, range, deque, date, time, datetime, timedelta, Fraction and
+Decimal; subclasses of these are sent as their base, read with the base's own methods, so an overridden __eq__ never
+arrives. Anything else becomes a reference if the sender gives a `remember` callable, else NotPlain. Not covered:
+shared references and cycles (a cycle is NotPlain).
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from typing import Any
 
 _LEAVES = frozenset((type(None), bool, str, float))
 _INT_LIMIT = 1 << 64
-_STANDARD = {"datetime": ("datetime", "date", "time", "timedelta"), "fractions": ("Fraction",), "decimal": ("Decimal",),
-             "collections": ("deque",)}
+_STANDARD = {
+    "datetime": ("datetime", "date", "time", "timedelta"),
+    "fractions": ("Fraction",),
+    "decimal": ("Decimal",),
+    "collections": ("deque",),
+}
 
 Remember = Callable[[Any], dict] | None
 Resolve = Callable[[str, Any], Any] | None
@@ -28,7 +32,8 @@ class NotPlain(Exception):
 
 
 class Channel:
-    """Frames of length + JSON over a connected stream socket; `limit` bounds what is accepted from the other side (bytes)."""
+    """Frames of length + JSON over a connected stream socket; `limit` bounds what is accepted from the other side
+    (bytes)."""
 
     def __init__(self, sock: Any, limit: int) -> None:
         self.sock = sock
@@ -133,7 +138,8 @@ _BASES: tuple[tuple[type, Callable[[Any, Remember], Any]], ...] = (
 
 
 def decode(form: Any, resolve: Resolve = None) -> Any:
-    """Return the value of a JSON form; `resolve(tag, id)` answers references. Raises ValueError for anything malformed."""
+    """Return the value of a JSON form; `resolve(tag, id)` answers references. Raises ValueError for anything
+    malformed."""
     try:
         return _decode(form, resolve)
     except (TypeError, KeyError, IndexError, AttributeError, RecursionError, ArithmeticError, ImportError) as problem:
@@ -147,7 +153,7 @@ def _decode(form: Any, resolve: Resolve) -> Any:
         return form
     if len(form) != 1:
         raise ValueError("malformed value: expected one tag")
-    (tag, body), = form.items()
+    ((tag, body),) = form.items()
     if tag == "T":
         return tuple([_decode(x, resolve) for x in body])
     if tag == "D":

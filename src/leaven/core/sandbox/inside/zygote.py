@@ -1,9 +1,10 @@
-"""A worker: warm interpreter -> one limited child per batch of programs. Exec'ed fresh as `python -I -S -B zygote.py ...`.
+"""A worker: warm interpreter -> one limited child per batch of programs. Exec'ed fresh as `python -I -S -B zygote.py
+...`.
 
-Never forked from a process that holds torch, so a child costs the pages of a bare interpreter; compiling once and importing a few
-modules before the first fork is most of the speed. The worker is trusted: it forks, watches CPU time (the child's own clock),
-wall time and output, kills, and reports how the child ended. It never sees tests, expected values or verdict details: candidates
-are forked from it, and memory can be searched.
+Never forked from a process that holds torch, so a child costs the pages of a bare interpreter; compiling once and
+importing a few modules before the first fork is most of the speed. The worker is trusted: it forks, watches CPU time
+(the child's own clock), wall time and output, kills, and reports how the child ended. It never sees tests, expected
+values or verdict details: candidates are forked from it, and memory can be searched.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def f(x: List[int], k: int = 0) -> list:
     except (KeyError, ValueError) as problem:
         raise
     while total > 3: total -= 1
-    return [x, f"{total}", [a for a in (1, 2) if a], len(table), C(1).x, (lambda a: a)(1), re.sub("a", "b", "a"), max(1, 2)]
+    rest = (lambda a: a)(1), re.sub("a", "b", "a"), max(1, 2)
+    return [x, f"{total}", [a for a in (1, 2) if a], len(table), C(1).x, rest]
 """
 RPC_FD, JUDGE_CONTROL_FD = 3, 4
 JUDGE_LIMITS = {"cpu_s": 0, "memory_bytes": 2 << 30, "processes": 64, "file_bytes": 1 << 20}
@@ -102,7 +104,9 @@ class Zygote:
         finally:
             os._exit(0)
 
-    def start_candidate(self, task: dict, rpc: _socket.socket | None, stdio: tuple[int, int, int], folder: str) -> int:
+    def start_candidate(
+        self, task: dict, rpc: _socket.socket | None, stdio: tuple[int, int, int], folder: str
+    ) -> int:
         """Fork a child that serves the judge over `rpc`, or runs a script when there is none."""
         lock = self.cage.prepare(task["limits"])
         pid = self.cage.fork()
@@ -122,8 +126,9 @@ class Zygote:
                 status = candidate.run_script(task["programs"][0]["program"], self.modules if proven_only else None)
             else:
                 channel = plaindata.Channel(_socket.socket(fileno=RPC_FD), 1 << 30)
-                candidate.Candidate(channel, task["programs"], self.modules if shared else None,
-                                    task["limits"]["output_bytes"]).serve()
+                candidate.Candidate(
+                    channel, task["programs"], self.modules if shared else None, task["limits"]["output_bytes"]
+                ).serve()
                 status = 0
         finally:
             os._exit(status)
@@ -140,7 +145,8 @@ class Zygote:
     # -- one batch ----------------------------------------------------------------------------------------------------
 
     def run(self, task: dict) -> dict:
-        """Run one batch; return how it ended, the CPU and wall seconds of each judged job, and the output of a lone one."""
+        """Run one batch; return how it ended, the CPU and wall seconds of each judged job, and the output of a lone
+        one."""
         script = task["mode"] == "script"
         folder = self.new_folder()
         stdin = open_stdin(task["stdin"], self.cage.scratch if self.cage.tier in "CD" else "/tmp")
@@ -224,7 +230,9 @@ class Watch:
                 for fd, what in ready:
                     if fd == supervisor:
                         self.kill_everything()
-                    if fd in self.outputs and (not self.read_output(fd) or what & select.POLLHUP and not what & select.POLLIN):
+                    if fd in self.outputs and (
+                        not self.read_output(fd) or what & select.POLLHUP and not what & select.POLLIN
+                    ):
                         poll.unregister(fd)
                     if fd == other:
                         self.read_notices() if not script else self.finish()
@@ -315,11 +323,21 @@ class Watch:
         if self.reason.startswith("judge"):
             os.kill(self.zygote.judge_pid, signal.SIGKILL)
             os.waitpid(self.zygote.judge_pid, 0)
-        return {"n": self.task["n"], "reason": self.reason, "status": status, "cpu_s": usage.ru_utime + usage.ru_stime,
-                "wall_s": wall, "jobs": self.jobs, "stdout": texts[0], "stderr": texts[-1] if len(texts) > 1 else "", "max_rss_bytes": usage.ru_maxrss * (1024 if cages.LINUX else 1)}
+        return {
+            "n": self.task["n"],
+            "reason": self.reason,
+            "status": status,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "wall_s": wall,
+            "jobs": self.jobs,
+            "stdout": texts[0],
+            "stderr": texts[-1] if len(texts) > 1 else "",
+            "max_rss_bytes": usage.ru_maxrss * (1024 if cages.LINUX else 1),
+        }
 
     def ended_by_itself(self) -> bool:
-        """Return whether the child whose socket closed is dead or dies within a moment (else it closed the socket and lives on)."""
+        """Return whether the child whose socket closed is dead or dies within a moment (else it closed the socket and
+        lives on)."""
         for _ in range(100):
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return True
@@ -373,7 +391,7 @@ def open_stdin(text: str | None, folder: str) -> int:
         os.unlink(path)
     data = memoryview(text.encode("utf-8", "surrogateescape"))
     while data:
-        data = data[os.write(handle, data):]
+        data = data[os.write(handle, data) :]
     os.lseek(handle, 0, os.SEEK_SET)
     return handle
 
@@ -424,7 +442,8 @@ def main() -> None:
 
 
 def warm_up(modules: allow.Modules) -> None:
-    """Do here once what every child will do: what is built, cached or specialised now is shared with it, not copied."""
+    """Do here once what every child will do: what is built, cached or specialised now is shared with it, not
+    copied."""
     near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
     here, there = plaindata.Channel(near, 1 << 20), plaindata.Channel(far, 1 << 20)
     programs = [{"program": WARM_PROGRAM}]
