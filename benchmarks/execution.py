@@ -223,7 +223,8 @@ def main() -> None:
             row["per_s_median"] / base["per_s_median"],
         )
         print(
-            f"{name:38}{row['per_s_median']:>12.0f} ({row['per_s_best']:.0f}){row['cpu_ms_median']:>14.2f} ({row['cpu_ms_min']:.2f})"
+            f"{name:38}{row['per_s_median']:>12.0f} ({row['per_s_best']:.0f})"
+            f"{row['cpu_ms_median']:>14.2f} ({row['cpu_ms_min']:.2f})"
             f"{row['x_cpu']:>10.1f}{row['x_wall']:>10.1f}  {row['passed']:.0f}/{row['n']:.0f}"
         )
     print(f"verdicts that differ between shared and alone: {differing or 'none'}")
