@@ -239,6 +239,7 @@ def test_killing_the_supervisor_ends_every_program(tier):
     text = ("from leaven.core.sandbox import *\nprint('on', flush=True)\n"
             "list(execute([Job(str(i), 'while True: [x for x in range(9)]', ('assert f()',), limits=Limits(cpu_s=60, wall_s=60)) for i in range(2)], "
             f"workers=1, tier={tier!r}))")
+    folders = set(Path(tempfile.gettempdir()).glob("leaven-sandbox-*"))
     script = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
     script.stdout.readline()
     deadline = time.monotonic() + 15
@@ -253,6 +254,7 @@ def test_killing_the_supervisor_ends_every_program(tier):
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [p for p in family if alive(p)]
+    assert set(Path(tempfile.gettempdir()).glob("leaven-sandbox-*")) <= folders
 
 
 def descendants(pid):

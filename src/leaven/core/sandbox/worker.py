@@ -59,7 +59,7 @@ class Worker:
 
     def __init__(self, tier: str) -> None:
         self.tier = tier
-        self._scratch = tempfile.mkdtemp(prefix="leaven-sandbox-")
+        self._scratch = tempfile.mkdtemp(prefix="leaven-sandbox-") if tier in "CD" else ""  # A and B have a tmpfs
         self._control, control = socket.socketpair()
         self._verdicts, verdicts = socket.socketpair()
         python = getattr(sys, "_base_executable", "") or sys.executable
@@ -180,4 +180,5 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)

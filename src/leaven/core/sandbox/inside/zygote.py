@@ -191,6 +191,8 @@ class Zygote:
         if self.judge_pid:
             self.judge_control.close()  # the judge ends by itself; waiting counts its CPU time
             os.waitpid(self.judge_pid, 0)
+        if self.cage.scratch:
+            remove_tree(self.cage.scratch)  # the supervisor may have been killed
 
 
 class Watch:
@@ -361,7 +363,7 @@ class Watch:
             if pid:
                 os.kill(pid, signal.SIGKILL)
         self.zygote.cage.bury(self.pid)
-        if self.zygote.cage.tier in "CD":
+        if self.zygote.cage.scratch:
             remove_tree(self.zygote.cage.scratch)
         os._exit(0)
 
