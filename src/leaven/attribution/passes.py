@@ -113,21 +113,31 @@ class Tracked:
         The loss is sum over targets of weight x token loss. With `draws` (label_draws), labels are drawn from the
         model and weights are square roots, so that E[G G^T] is the Gauss-Newton matrix of the weighted loss.
         """
-        with self._frozen(), self._captured() as (inputs, outputs):
-            logits = self._logits(batch, inputs, outputs)
-            labels = batch.targets if draws is None else _drawn(logits, draws)
-            weights = batch.weights if draws is None else batch.weights.clamp(min=0).sqrt()
+        logits, inputs, outputs = self._forward(batch)
+        labels = batch.targets if draws is None else _drawn(logits, draws)
+        weights = batch.weights if draws is None else batch.weights.clamp(min=0).sqrt()
+        with torch.enable_grad():
             losses = F.cross_entropy(logits.float(), labels, reduction="none")
             grads = torch.autograd.grad((losses * weights).sum(), list(outputs.values()))
         return self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), losses)
 
-    def pull_back(self, batch: Batch, cotangent_MV: Tensor) -> Vectors:
-        """Return J^T u per module [o,i], J the Jacobian of the logits at positions with loss."""
-        with self._frozen(), self._captured() as (inputs, outputs):
-            logits = self._logits(batch, inputs, outputs)
-            grads = torch.autograd.grad(logits, list(outputs.values()), grad_outputs=cotangent_MV)
-        seen = self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), logits)
-        return {n: seen.grads[n].t() @ seen.inputs[n] for n in self.names()}
+    def gauss_newton(self, batch: Batch, directions: Vectors) -> Vectors:
+        """Return sum over the batch's texts of J^T S J x for every direction x [Q,o,i] per layer.
+
+        J is the Jacobian of the logits at positions with loss, S = weight x (diag(p) - p p^T) of each (Schraudolph
+        2002). One graph serves the backward passes of all directions; each has its own forward-mode pass.
+        """
+        result = {n: torch.empty_like(v) for n, v in directions.items()}
+        logits, inputs, outputs = self._forward(batch)
+        p = logits.detach().float().softmax(-1)
+        for q in range(len(next(iter(directions.values())))):
+            _, change = self.push_forward(batch, {n: v[q] for n, v in directions.items()})
+            curved = p * (change - (p * change).sum(-1, keepdim=True)) * batch.weights[:, None]
+            grads = torch.autograd.grad(logits, list(outputs.values()), grad_outputs=curved, retain_graph=True)
+            seen = self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), logits)
+            for name, total in result.items():
+                total[q] = seen.grads[name].t() @ seen.inputs[name]
+        return result
 
     @torch.no_grad()
     def push_forward(self, batch: Batch, direction: Vectors) -> tuple[Tensor, Tensor]:
@@ -175,12 +185,14 @@ class Tracked:
         along = (logits.float().softmax(-1) * change).sum(-1) - change.gather(1, batch.targets[:, None])[:, 0]
         return along * batch.weights
 
-    def _logits(self, batch: Batch, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> Tensor:
-        hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
-        logits = F.linear(hidden, self.head_weight)
+    def _forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Return logits [M,V] at positions with loss, and the inputs and outputs of every tracked layer."""
+        with self._frozen(), self._captured() as (inputs, outputs):
+            hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
+            logits = F.linear(hidden, self.head_weight)
         if self.with_head:
             inputs[HEAD], outputs[HEAD] = hidden.detach(), logits
-        return logits
+        return logits, inputs, outputs
 
     def _seen(self, batch: Batch, inputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], losses: Tensor) -> Seen:
         flat: dict[tuple[int, bool], Tensor] = {}
