@@ -23,8 +23,10 @@ from leaven.attribution.baselines import GRADIENT, gradient_scores, plain_scores
 from leaven.attribution.factors import Damping, Factors, fit_factors
 from leaven.attribution.passes import Tracked, Vectors
 from leaven.attribution.queries import Query, query_gradients, single_queries
-from leaven.attribution.scores import Pair, dense_pairs, ekfac_targets, influence_table, pairs
-from leaven.attribution.texts import BATCH_TOKENS, Text, fit_to, load_texts
+from leaven.attribution.refine import Refinement, refine
+from leaven.attribution.scores import Pair, Targets, dense_pairs, ekfac_targets, influence_table, pairs
+from leaven.attribution.strips import strips_page, write_strips
+from leaven.attribution.texts import BATCH_TOKENS, Text, fit_to, load_texts, make_batches
 from leaven.core.hashing import digest, tree_digest
 from leaven.core.step import StepContext, step
 from leaven.core.tables import INFLUENCE, TIMINGS, write_table
@@ -43,14 +45,24 @@ class Estimate:
     memory_bytes: int
     disk_bytes: int
 
+    def sentence(self, seconds_per_token: float) -> str:
+        """Return the estimate in words, given the measured cost of a gradient pass."""
+        return (
+            f"about {self.passes * self.n_tokens * seconds_per_token:.3g} s: {self.passes:.3g} passes over {self.n_texts} texts "
+            f"({self.n_tokens} tokens); {self.n_parameters} parameters, about {self.memory_bytes / 1e6:.3g} MB of memory "
+            f"beside the model, {self.disk_bytes / 1e6:.3g} MB on disk"
+        )
+
 
 @step(version=1)
 def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
-    """Write influence.parquet, factors.safetensors, report.json and timings.parquet.
+    """Write influence.parquet, factors.safetensors, strips.html (levels below instance), report.json and
+    timings.parquet.
 
     Args:
         spec: modules, fisher, damping ({rule, value}), reduce (sum | mean), queries (aggregate | single), level,
-            decompositions, keep (0 = every pair), baselines (names), seed.
+            decompositions, keep (0 = every pair), baselines (names), seed; optionally refine (settings of
+            Refinement).
         inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts).
         out: Receives the files above.
         ctx: Progress, stop and resources.
@@ -67,29 +79,36 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
     queries, query_cuts = _queries(inputs, spec["queries"], tracked.model.max_tokens)
     model = tree_digest(Path(inputs["model"]))[:16]
     damping = Damping(spec["damping"]["rule"], float(spec["damping"]["value"]))
+    expected = estimate(tracked, texts, queries, spec)
+    ctx.progress(0, len(texts), expected.sentence(_seconds_per_token(tracked, texts)))
     factors = _factors(tracked, texts, spec, model, out, ctx)
     gradients = query_gradients(tracked, queries, spec["reduce"])
     names = [q.name for q in queries]
+    method, targets, refined = _targets(spec, tracked, texts, names, gradients, factors, damping, ctx)
     found = pairs(
         tracked,
         texts,
-        ekfac_targets(names, gradients, factors, damping),
+        targets,
         decompositions=tuple(spec["decompositions"]) if spec["level"] != "instance" else (),
         keep=int(spec["keep"]),
         ctx=ctx,
     )
-    frames = [influence_table(texts, names, found, method="ekfac", model=model, level=spec["level"])]
+    frames = [influence_table(texts, names, found, method=method, model=model, level=spec["level"])]
     for name, scores in _baselines(spec, tracked, texts, queries, gradients, ctx).items():
         best = _extremes(scores, int(spec["keep"]))
         frames.append(influence_table(texts, names, best, method=name, model=model))
     write_table(out / "influence.parquet", pl.concat(frames), INFLUENCE)
     factors.save(out / "factors.safetensors")
-    expected = estimate(tracked, texts, queries, spec)
+    if spec["level"] != "instance" and spec["decompositions"]:
+        split = spec["decompositions"][0]
+        write_strips(out / "strips.html", strips_page(texts, names, found, backend.tokenizer, split))
     report = {
         "n_texts": len(texts),
         "n_queries": len(queries),
         "n_parameters": expected.n_parameters,
         "modules": tracked.names(),
+        "method": method,
+        "refined": refined,
         "damping": factors.damping(damping),
         "training": cuts,
         "targets": query_cuts,
@@ -108,6 +127,11 @@ def estimate(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], 
     factor_numbers = sum(o * o + i * i + o * i for o, i in shapes)
     split = spec["level"] != "instance"
     forward_mode = 2 / 3 * len(queries) if split and "loss" in spec["decompositions"] else 0.0
+    refining = dict(spec.get("refine") or {})
+    if refining:  # each product is a forward-mode, a forward and a backward pass per query, about two gradient passes
+        how = Refinement(**refining)
+        share = how.passes if how.solver == "krylov" else how.steps * how.batch_texts / max(1, len(texts))
+        forward_mode += 2 * len(queries) * share
     baselines = 1 if set(spec["baselines"]) & set(GRADIENT) else 0
     held = 2 * factor_numbers + 2 * len(queries) * n_parameters + BATCH_TOKENS * sum(o + i for o, i in shapes)
     n_pairs = len(queries) * (min(len(texts), 2 * int(spec["keep"])) if spec["keep"] else len(texts))
@@ -116,6 +140,36 @@ def estimate(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], 
     return Estimate(
         len(texts), tokens, n_parameters, 3 + forward_mode + baselines, 4 * held, int(4 * factor_numbers + 16 * rows)
     )
+
+
+def _seconds_per_token(tracked: Tracked, texts: Sequence[Text]) -> float:
+    """Return the wall time of one gradient pass per token, from a second run of one small batch."""
+    sample = list(texts[:8])
+    for _ in range(2):
+        began = time.time()
+        for batch in make_batches(sample, tracked.model.max_tokens, device=tracked.device):
+            tracked.backward(batch)
+    return (time.time() - began) / sum(len(t.ids) for t in sample)
+
+
+def _targets(
+    spec: Mapping[str, Any],
+    tracked: Tracked,
+    texts: Sequence[Text],
+    names: Sequence[str],
+    gradients: Vectors,
+    factors: Factors,
+    damping: Damping,
+    ctx: StepContext,
+) -> tuple[str, Targets, dict[str, Any] | None]:
+    """Return the method's name, the preconditioned queries and what refining did (None without it)."""
+    if not spec.get("refine"):
+        return "ekfac", ekfac_targets(names, gradients, factors, damping), None
+    how = Refinement(**spec["refine"])
+    found = refine(tracked, texts, gradients, factors, factors.damping(damping), how, ctx=ctx)
+    facts = {"passes": found.passes, "residual": found.residual.tolist(), "kept": found.kept.tolist()}
+    vectors = {n: v / factors.n_texts for n, v in found.vectors.items()}
+    return f"ekfac+{how.solver}", Targets(tuple(names), vectors), facts
 
 
 def _texts(inputs: Mapping[str, Path], prefix: str, max_tokens: int) -> tuple[list[Text], dict[str, int]]:

@@ -1,0 +1,143 @@
+"""`leaven attribute`: a model folder, a file of training rows and a file of targets -> which rows made the model able
+to do the targets.
+
+The files are read as any source is (data/sources), rendered in a format and tokenised with the model's own tokenizer;
+then the step `attribution.run.attribute` does the work. Everything lies under the output folder, so the same command
+goes on after a stop. Not covered: studies (attribution inside a study file), models that are not on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from leaven.errors import DataError, StudyError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What `attribute` brings back: the folder, its table, the page with token strips (None at instance level)."""
+
+    folder: Path
+    table: Path
+    page: Path | None
+
+    def top(self, n: int = 10) -> pl.DataFrame:
+        """Return the `n` most helpful texts of every query by the curvature method."""
+        import polars as pl
+
+        frame = pl.read_parquet(self.table).filter((pl.col("level") == "instance") & pl.col("method").str.starts_with("ekfac"))
+        best = frame.sort("score", descending=True).group_by("query", maintain_order=True).head(n)
+        return best.select("query", "example", "n_learned_tokens", "score")
+
+
+def attribute(
+    model: Path | str,
+    train: Path | str,
+    queries: Path | str,
+    out: Path | str,
+    *,
+    level: Literal["instance", "segment", "token"] = "instance",
+    modules: Literal["mlp", "linear", "linear+head"] = "mlp",
+    top: int = 0,
+    single: bool = False,
+    fisher: Literal["true", "empirical"] = "true",
+    damping: float = 0.1,
+    decompositions: Sequence[str] = ("position",),
+    refine: int = 0,
+    baselines: Sequence[str] = (),
+    format: str = "auto",
+    seed: int = 0,
+    threads: int = 1,
+    device: str = "cpu",
+    log: Callable[[str], None] | None = None,
+) -> Attribution:
+    """Score every training row by its influence on the targets.
+
+    Args:
+        model: A local folder: one that leaven trained, or a Hugging Face causal language model.
+        train: Training rows, any file that leaven reads (JSONL, JSON, Parquet; shape detected).
+        queries: Target rows; f is the mean log-likelihood of their learned parts.
+        out: Folder to write.
+        level: The finest level of the table.
+        modules: Which layers are tracked.
+        top: Keep each query's `top` highest and lowest rows; 0 = all.
+        single: One query per target row instead of their mean.
+        fisher: Labels drawn from the model, or those of the data.
+        damping: As a multiple of each layer's mean eigenvalue.
+        decompositions: How finer levels are split: position, loss.
+        refine: Passes of the matrix-free refinement per query; 0 = plain EK-FAC.
+        baselines: Also score by these (gradient_dot, gradient_cosine, bm25, loss, length, random).
+        format: How rows become text.
+        seed: Of label draws and random scores.
+        threads: Of the tensor library.
+        device: cpu, or a CUDA device.
+        log: Receives lines of progress.
+
+    Raises:
+        DataError: A file is absent or has no usable row.
+        StudyError: An option has no such value.
+        BackendError: The model cannot be opened or has unsupported layers.
+    """
+    from leaven.attribution.run import attribute as step
+    from leaven.core.step import Resources, StepContext
+
+    if level not in ("instance", "segment", "token"):
+        raise StudyError(f"--level: expected instance, segment or token, found {level!r}")
+    folder = Path(out)
+    context = StepContext(runtime=Resources(threads=threads, device=device), progress=_reporter(log))
+    inputs: dict[str, Path] = {"model": Path(model)}
+    for kind, file in (("tokens", train), ("queries", queries)):
+        inputs[f"{kind}:{Path(file).stem}"] = _tokens(Path(file), folder / "_rows" / kind, Path(model), format, context)
+    spec: dict[str, Any] = {
+        "modules": modules, "fisher": fisher, "damping": {"rule": "relative", "value": damping}, "reduce": "sum",
+        "queries": "single" if single else "aggregate", "level": level, "decompositions": list(decompositions), "keep": top,
+        "baselines": list(baselines), "seed": seed, "refine": {"passes": refine, "seed": seed} if refine else None,
+    }  # fmt: skip
+    step(spec, inputs, folder, context)
+    page = folder / "strips.html"
+    return Attribution(folder, folder / "influence.parquet", page if level != "instance" else None)
+
+
+def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) -> Path:
+    """Read a file of rows and tokenise them; return the folder of tokens."""
+    from leaven.data.sources.files import load_file
+    from leaven.data.tokenise import tokenise
+
+    if not file.is_file():
+        raise DataError(f"{file}: expected a file of rows, found none; give a JSONL, JSON or Parquet file")
+    rows, tokens = folder / "rows", folder / "tokens"
+    for place in (rows, tokens):
+        place.mkdir(parents=True, exist_ok=True)
+    load_file({"name": file.stem, "shape": "auto"}, {"file": file}, rows, context)
+    tokenise({"source": file.stem, "format": format}, {"examples": rows, "tokenizer": model}, tokens, context)
+    return tokens
+
+
+def _reporter(log: Callable[[str], None] | None) -> Callable[..., None]:
+    """Return a progress callback that logs the estimate and then, every few seconds, how far each pass is and how
+    long it takes."""
+    import time
+
+    began: dict[str, float] = {}
+    last = [0.0]
+
+    def report(done: float, total: float, note: str = "") -> None:
+        if log is None:
+            return
+        now = time.monotonic()
+        first = note not in began
+        began.setdefault(note, now)
+        if done == 0 and first:
+            log(note)
+        elif now - last[0] > 2 and total:
+            last[0] = now
+            left = (now - began[note]) * (total - done) / max(done, 1)
+            log(f"{note}: {done:.0f} of {total:.0f}, {left:.0f} s left")
+
+    return report

@@ -1,0 +1,70 @@
+"""The verb from two JSONL files and a model folder to a table and a page, again after a stop, with refinement."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from leaven.api.attributing import attribute
+from leaven.core.hashing import file_digest
+from leaven.core.step import Resources, StepContext
+from leaven.core.tables import write_examples
+from leaven.core.types import Example
+from leaven.data.tokenizer import Tokenizer, train_tokenizer
+from leaven.errors import DataError, StudyError
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return a random Llama folder with a word tokenizer, and rows of two kinds: sums and greetings."""
+    root = tmp_path_factory.mktemp("verb")
+    rows = [{"instruction": f"add {k % 4} and {k % 3}", "response": f"it is {k % 4 + k % 3}"} for k in range(8)]
+    rows += [{"instruction": f"greet number {k}", "response": f"hello dear {k} !"} for k in range(4)]
+    for name, chosen in (("train", rows), ("targets", rows[:3])):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in chosen))
+    (root / "examples").mkdir()
+    examples = [
+        Example(id=str(k), source="s", question=r["instruction"], answer=r["response"]) for k, r in enumerate(rows)
+    ]
+    write_examples(root / "examples" / "examples.parquet", examples)
+    (root / "model").mkdir()
+    form = {"kind": "word", "vocab_size": 96, "formats": ["answer_only"]}
+    (root / "tokenizer").mkdir()
+    train_tokenizer(form, {"s": root / "examples"}, root / "tokenizer", StepContext(runtime=Resources(threads=1)))
+    for file in (root / "tokenizer").iterdir():
+        shutil.copy(file, root / "model" / file.name)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=Tokenizer.load(root / "tokenizer").vocab_size, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=64, initializer_range=0.2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(root / "model")
+    return root
+
+
+def test_two_files_and_a_folder_give_a_table_and_a_page(files, tmp_path):
+    lines: list[str] = []
+    ask = lambda out, **more: attribute(files / "model", files / "train.jsonl", files / "targets.jsonl", out, **more)  # noqa: E731
+    found = ask(tmp_path / "a", level="token", baselines=["bm25"], log=lines.append)
+    assert any("passes over 12 texts" in line and "MB" in line for line in lines)
+    top = found.top(3)
+    assert top.height == 3 and top["score"].is_sorted(descending=True) and top["score"][0] > 0
+    assert found.page.read_text().startswith("<!doctype html>")
+    again = ask(tmp_path / "a", level="token", baselines=["bm25"])
+    assert file_digest(again.table) == file_digest(ask(tmp_path / "b", level="token", baselines=["bm25"]).table)
+    refined = ask(tmp_path / "c", top=2, refine=2, single=True, modules="linear")
+    assert refined.page is None and refined.top(9).height == 3 * 4
+    report = json.loads((tmp_path / "c" / "report.json").read_text())
+    assert report["method"] == "ekfac+krylov" and max(report["refined"]["residual"]) < 1
+
+
+def test_wrong_input_is_named(files, tmp_path):
+    with pytest.raises(DataError, match="nothing.jsonl"):
+        attribute(files / "model", files / "nothing.jsonl", files / "targets.jsonl", tmp_path)
+    with pytest.raises(StudyError, match="--level"):
+        attribute(files / "model", files / "train.jsonl", files / "targets.jsonl", tmp_path, level="words")
