@@ -21,7 +21,7 @@ from leaven.data.sources.world.build import FAMILIES
 from leaven.engine.answers import add_analysis_and_report
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.errors import DataError, StudyError, did_you_mean
-from leaven.evals.harness import metrics_of, open_benchmark
+from leaven.evals.harness import limits_of, metrics_of, open_benchmark
 from leaven.spec.data import Source, Stage, World
 from leaven.spec.load import LoadedStudy, optimiser_of
 from leaven.spec.measure import Measure
@@ -334,7 +334,7 @@ class _Builder:
             inputs: dict[str, str | FileInput] = {"items": self.plan.items[name], **self.plugins}
             samples[name] = self.add(f"{base}/samples-{name}", "leaven.evals.run:generate", {**spec, "seed": seed}, {**inputs, "model": model},
                                      (f"{base}/samples-{name}",))
-            verdicts[name] = self.add(f"{base}/verdicts-{name}", "leaven.evals.run:judge", spec, {**inputs, "samples": samples[name]},
+            verdicts[name] = self.add(f"{base}/verdicts-{name}", "leaven.evals.run:judge", {**spec, "limits": measure.limits}, {**inputs, "samples": samples[name]},
                                       (f"{base}/verdicts-{name}",))
         return samples, verdicts
 
@@ -377,6 +377,7 @@ class _Builder:
                 must(f"measure.{name}.format", measure.format, FORMATS.names(), "format")
             benchmark = open_benchmark(measure.benchmark, self.loaded.where(f"measure.{name}.benchmark"))
             metrics = metrics_of(benchmark, measure.metrics, self.loaded.where(f"measure.{name}.metrics"))
+            limits_of(measure.limits, self.loaded.where(f"measure.{name}.limits"))
             for index, contrast in enumerate(self.study.contrasts):
                 if contrast.benchmark == name:
                     must(f"contrasts.{index}.metric", contrast.metric, list(metrics), f"metric of {name}")

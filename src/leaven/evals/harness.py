@@ -18,7 +18,7 @@ from leaven.core.sandbox import Job, Limits, execute
 from leaven.core.step import StepContext
 from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
 from leaven.data.formats import FORMATS, prompt_of
-from leaven.errors import StudyError
+from leaven.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
     from leaven.lm.backend import Backend
@@ -34,6 +34,7 @@ class Setting:
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 256
+    limits: Limits = field(default_factory=Limits)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -64,8 +65,6 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: Registry[Any] = Registry("benchmark")
-LIMITS = Limits()
-
 
 def open_benchmark(name: str, where: str = "") -> Benchmark:
     """Return the benchmark registered under `name`, importing the built-in ones first."""
@@ -85,6 +84,21 @@ def metrics_of(benchmark: Benchmark, asked: Sequence[str] | None, where: str = "
         if metric not in known:
             raise StudyError(f"{where}: expected a metric of {', '.join(dict.fromkeys(known))}, found {metric!r}")
     return tuple(asked) if asked else benchmark.metrics
+
+
+def limits_of(declared: Mapping[str, float], where: str = "") -> Limits:
+    """Return sandbox limits with the declared ones in place of the defaults.
+
+    Raises:
+        StudyError: For a name that is no limit, or a value that is not positive.
+    """
+    known = [f.name for f in dataclasses.fields(Limits)]
+    for name, value in declared.items():
+        if name not in known:
+            raise StudyError(f"{where}: expected a limit of {', '.join(known)}, found {name!r}.{did_you_mean(name, known)}")
+        if value <= 0:
+            raise StudyError(f"{where}.{name}: expected a positive number, found {value}")
+    return Limits(**{n: float(v) if n.endswith("_s") else int(v) for n, v in declared.items()})  # type: ignore[arg-type]
 
 
 def prompt_segments(example: Example, format_name: str) -> tuple[Segment, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from leaven.core.extract import extract_answer, extract_code
 from leaven.core.sandbox import Job
 from leaven.core.types import Item, Sample, Verdict
-from leaven.evals.harness import LIMITS, Execution, Setting
+from leaven.evals.harness import Execution, Setting
 
 
 def judge_program(item: Item, sample: Sample, setting: Setting, *, prefix: str = "", metric: str = "accuracy") -> Verdict | Execution:
@@ -21,7 +21,7 @@ def judge_program(item: Item, sample: Sample, setting: Setting, *, prefix: str =
     Args:
         item: Its example carries tests and, optionally, an entry point.
         sample: The model's text.
-        setting: Unused options may carry limits later.
+        setting: Carries the sandbox limits.
         prefix: Code that stands before the extracted code (imports, a prompt that is itself code).
         metric: Name of the verdict's metric.
     """
@@ -31,7 +31,7 @@ def judge_program(item: Item, sample: Sample, setting: Setting, *, prefix: str =
                       strategy=found.strategy, raw=sample.text)
     if not found.ok:
         return _without_answer(verdict, "no code was found in the text")
-    job = Job(id=f"{item.id}#{sample.index}", program=prefix + found.code, tests=example.tests, entry_point=example.entry_point, limits=LIMITS)
+    job = Job(id=f"{item.id}#{sample.index}", program=prefix + found.code, tests=example.tests, entry_point=example.entry_point, limits=setting.limits)
     return Execution(job=job, verdict=verdict)
 
 

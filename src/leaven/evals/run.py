@@ -32,13 +32,13 @@ from leaven.core.tables import (
 from leaven.core.types import Sample, Verdict
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
-from leaven.evals.harness import Setting, answer, judge_all, metrics_of, open_benchmark, requests_of
+from leaven.evals.harness import Setting, answer, judge_all, limits_of, metrics_of, open_benchmark, requests_of
 
 
 def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
     """Return the Setting of a step's spec."""
     return Setting(format=spec["format"], metrics=metrics, n=spec["n"], temperature=spec["temperature"], top_p=spec["top_p"],
-                   max_new_tokens=spec["max_new_tokens"], options=spec["options"])
+                   max_new_tokens=spec["max_new_tokens"], limits=limits_of(spec.get("limits") or {}), options=spec["options"])
 
 
 @step(version=1)
@@ -115,7 +115,7 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     """Write verdicts.parquet from items and samples; programs run in the sandbox.
 
     Args:
-        spec: As for generate.
+        spec: As for generate, and the sandbox limits that differ from the defaults.
         inputs: `items` and `samples` folders; `plugin:*` files.
         out: Receives verdicts.parquet, report.json (counts by status and tier) and timings.parquet.
         ctx: Gives the sandbox tier.
