@@ -29,6 +29,8 @@ def add(a: int,
 class Box:
     size = 1
 '''
+TEMPLATES = {"plain", "alpaca", "alpaca_zh", "vicuna", "sky_t1"}
+OWN = sorted(set(FORMATS.names()) - {"chat", "document"} - TEMPLATES)
 EXAMPLE = Example(
     id="e1", source="s", question="Add two numbers.", thought="First read.\nThen add.", code=CODE, answer="3"
 )
@@ -79,7 +81,7 @@ def test_mixed_is_one_of_the_orders_by_id_alone_and_half_of_each() -> None:
     assert orders == [rendered("mixed", e) for e in examples]
 
 
-@pytest.mark.parametrize("name", sorted(set(FORMATS.names()) - {"chat", "document"}))
+@pytest.mark.parametrize("name", OWN)
 def test_only_the_response_is_learned_and_shots_are_context(name: str) -> None:
     shot = Example(id="shot", source="s", question="Earlier?", thought="Hm.", code="x = 0", answer="0")
     segments = FORMATS.get(name)(EXAMPLE, (shot,))

@@ -1,4 +1,4 @@
-"""Examples -> segments: the response formats, and the only templates leaven has.
+"""Examples -> segments: the response formats, with leaven's own role tokens.
 
 A format is a pure function `format(example, shots=()) -> list[Segment]`. Formats that differ in the order of thought
 and code are built from the same parts with the same markers, so that *only* the order differs: each segment is
@@ -7,7 +7,8 @@ finds the code in either (Liu et al. 2025, section 4.2: Seed, C_w/o, C_follow = 
 code_thought, mixed). Markers of the response are learned (the model has to write them); the question, the role tokens
 and all shots are context only. Thought is cut into lines (part "step"); code into signature, comment and body. Every
 cut is lossless.
-Not covered: tokens (tokenise.py), chat templates of other models (lm/hf.py).
+Not covered: text templates that others train with (templates.py), tokens (tokenise.py), chat templates of brought
+models (chat_template.py).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import replace
 
 from leaven.core.registry import Registry
 from leaven.core.rng import stream_seed
-from leaven.core.types import Example, Kind, Segment
+from leaven.core.types import Example, Kind, Segment, Turn
 from leaven.errors import DataError
 
 Format = Callable[..., list[Segment]]
@@ -122,7 +123,7 @@ def _code_segments(text: str) -> list[Segment]:
     return [Segment(kind="code", text=piece, learn=1.0, part=part) for part, piece in split_code(text)]
 
 
-def _prose_segments(text: str, kind: Kind = "answer") -> list[Segment]:
+def prose_segments(text: str, kind: Kind = "answer") -> list[Segment]:
     """Cut a free response at its code fences: what stands inside a closed fence is code, the rest keeps `kind`."""
     segments: list[Segment] = []
     at = 0
@@ -134,7 +135,7 @@ def _prose_segments(text: str, kind: Kind = "answer") -> list[Segment]:
     return [s for s in segments if s.text]
 
 
-def _part(example: Example, name: str, format_name: str) -> list[Segment]:
+def marked_part(example: Example, name: str, format_name: str) -> list[Segment]:
     """Return one marked part (thought, code or answer) of the response; raise DataError when the example lacks it."""
     text = getattr(example, name)
     if not text:
@@ -142,7 +143,7 @@ def _part(example: Example, name: str, format_name: str) -> list[Segment]:
             f"source {example.source!r}, example {example.id!r}: format {format_name!r} needs the field {name!r}, "
             f"found none; choose a format that does without it or fill the field"
         )
-    inner = {"thought": _thought_segments, "code": _code_segments, "answer": _prose_segments}[name](text)
+    inner = {"thought": _thought_segments, "code": _code_segments, "answer": prose_segments}[name](text)
     opening, closing = MARKERS[name]
     return [
         Segment(kind="template", text=opening, learn=1.0, part=name),
@@ -154,7 +155,7 @@ def _part(example: Example, name: str, format_name: str) -> list[Segment]:
 # ---- layout of a dialogue ----------------------------------------------------------------------------------
 
 
-def _turn(role: str, number: int, content: list[Segment], learn: bool) -> list[Segment]:
+def dialogue_turn(role: str, number: int, content: list[Segment], learn: bool) -> list[Segment]:
     """Return one turn: role token (context), content, end token; content and end are learned together or not at all."""
     weight = 1.0 if learn else 0.0
     return [
@@ -164,13 +165,13 @@ def _turn(role: str, number: int, content: list[Segment], learn: bool) -> list[S
     ]
 
 
-def _question(example: Example, number: int) -> list[Segment]:
+def question_turn(example: Example, number: int) -> list[Segment]:
     if not example.question:
         raise DataError(
             f"source {example.source!r}, example {example.id!r}: this format needs the field 'question', found none; "
             "use the format 'document' for raw text and 'chat' for conversations"
         )
-    return _turn("user", number, [Segment(kind="prompt", text=example.question)], learn=False)
+    return dialogue_turn("user", number, [Segment(kind="prompt", text=example.question)], learn=False)
 
 
 def _dialogue(
@@ -180,13 +181,14 @@ def _dialogue(
     segments: list[Segment] = []
     number = 0
     for shot in shots:
-        segments += _question(shot, number) + _turn("assistant", number + 1, response(shot), learn=False)
+        segments += question_turn(shot, number) + dialogue_turn("assistant", number + 1, response(shot), learn=False)
         number += 2
-    return segments + _question(example, number) + _turn("assistant", number + 1, response(example), learn=True)
+    last = dialogue_turn("assistant", number + 1, response(example), learn=True)
+    return segments + question_turn(example, number) + last
 
 
 def _from_parts(example: Example, shots: Iterable[Example], name: str, parts: tuple[str, ...]) -> list[Segment]:
-    return _dialogue(example, shots, lambda e: [s for part in parts for s in _part(e, part, name)])
+    return _dialogue(example, shots, lambda e: [s for part in parts for s in marked_part(e, part, name)])
 
 
 # ---- the formats -------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ def mixed(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
 
     def response(e: Example) -> list[Segment]:
         parts = orders[stream_seed(0, "format", "mixed", e.source, e.id) % 2]
-        return [s for part in parts for s in _part(e, part, "mixed")]
+        return [s for part in parts for s in marked_part(e, part, "mixed")]
 
     return _dialogue(example, shots, response)
 
@@ -237,7 +239,7 @@ def answer_thought(example: Example, shots: tuple[Example, ...] = ()) -> list[Se
 @FORMATS("answer_only")
 def answer_only(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
     """Question -> the answer as it stands, without markers."""
-    return _dialogue(example, shots, lambda e: _part(e, "answer", "answer_only")[1:-1])
+    return _dialogue(example, shots, lambda e: marked_part(e, "answer", "answer_only")[1:-1])
 
 
 @FORMATS("seed")
@@ -245,7 +247,7 @@ def seed(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
     """Question -> the response the data set came with (the answer, else the bare code), without added markers."""
 
     def response(e: Example) -> list[Segment]:
-        return _part(e, "answer" if e.answer or not e.code else "code", "seed")[1:-1]
+        return marked_part(e, "answer" if e.answer or not e.code else "code", "seed")[1:-1]
 
     return _dialogue(example, shots, response)
 
@@ -278,13 +280,13 @@ def chat(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
         for turn in conversation.turns:
             speaks = turn.role == "assistant"
             content = (
-                _prose_segments(turn.content)
+                prose_segments(turn.content)
                 if speaks
                 else [Segment(kind="prompt", text=turn.content)]
                 if turn.content
                 else []
             )
-            segments += _turn(turn.role, number, content, learn=speaks and learn)
+            segments += dialogue_turn(turn.role, number, content, learn=speaks and learn)
             number += 1
     return segments
 
@@ -306,6 +308,12 @@ def auto_name(example: Example) -> str:
     return "thought_answer" if example.thought and example.answer else "answer_only"
 
 
+def natural_parts(example: Example) -> tuple[str, ...]:
+    """Return the parts of an example's response in the order of `auto`: thought first, then code or answer."""
+    name = auto_name(example)
+    return ("answer",) if name in ("answer_only", "chat", "document") else tuple(name.removesuffix("_only").split("_"))
+
+
 # ---- prompts -----------------------------------------------------------------------------------------------
 
 
@@ -321,10 +329,14 @@ def prompt_of(segments: Iterable[Segment]) -> tuple[Segment, ...]:
 
 def question_prompt(question: str, shots: Iterable[Example] = (), format_name: str = "auto") -> tuple[Segment, ...]:
     """Return the inference prompt of a bare question (no gold needed) after shots rendered in `format_name`."""
-    segments: list[Segment] = []
-    for shot in shots:
-        offset = segments[-1].turn + 1 if segments else 0
-        segments += [replace(s, learn=0.0, turn=s.turn + offset) for s in FORMATS.get(format_name)(shot)]
-    number = segments[-1].turn + 1 if segments else 0
-    segments += _turn("user", number, [Segment(kind="prompt", text=question)], learn=False)
-    return (*segments, Segment(kind="template", text=ROLE["assistant"], turn=number + 1, role="assistant"))
+    shots = tuple(shots)
+    # a stand-in for the unknown response, cut off again; with the fields of the shots, so that `auto` treats both alike
+    like = shots[0] if shots else Example(id="", source="", thought="?", code="?", answer="?")
+    asked = replace(like, question=question, text="", meta={})
+    if asked.turns or format_name == "chat":
+        asked = replace(asked, turns=(Turn(role="user", content=question), Turn(role="assistant", content="?")))
+    return prompt_of(FORMATS.get(format_name)(asked, shots))
+
+
+# the templates build on this module and register themselves with it
+import leaven.data.templates  # noqa: E402, F401
