@@ -40,8 +40,8 @@ def files(tmp_path_factory):
         shutil.copy(file, root / "model" / file.name)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=Tokenizer.load(root / "tokenizer").vocab_size, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=64, initializer_range=0.2,
+        vocab_size=Tokenizer.load(root / "tokenizer").vocab_size, hidden_size=16, intermediate_size=24,
+        num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=64, initializer_range=0.2,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(root / "model")
     return root

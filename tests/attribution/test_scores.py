@@ -166,7 +166,7 @@ def test_table_holds_levels_that_add_up(tracked, setting):
 
 
 def test_positive_means_that_removal_hurts(make_model, make_texts):
-    # damped exact influence against the finite difference of the down-weighted optimum (one Newton step), then EK-FAC's sign for itself
+    # exact influence against the finite difference of one damped Newton step; then EK-FAC's sign of a text for itself
     texts = make_texts(12, noise=0.1)
     tracked = Tracked(make_model(texts, steps=60), "linear")
     gradients = exact.gradients(tracked, texts)

@@ -31,7 +31,8 @@ class Attribution:
         """Return the `n` most helpful texts of every query by the curvature method."""
         import polars as pl
 
-        frame = pl.read_parquet(self.table).filter((pl.col("level") == "instance") & pl.col("method").str.starts_with("ekfac"))
+        ours = (pl.col("level") == "instance") & pl.col("method").str.starts_with("ekfac")
+        frame = pl.read_parquet(self.table).filter(ours)
         best = frame.sort("score", descending=True).group_by("query", maintain_order=True).head(n)
         return best.select("query", "example", "n_learned_tokens", "score")
 
@@ -96,8 +97,10 @@ def attribute(
         inputs[f"{kind}:{Path(file).stem}"] = _tokens(Path(file), folder / "_rows" / kind, Path(model), format, context)
     spec: dict[str, Any] = {
         "modules": modules, "fisher": fisher, "damping": {"rule": "relative", "value": damping}, "reduce": "sum",
-        "queries": "single" if single else "aggregate", "level": level, "decompositions": list(decompositions), "keep": top,
-        "baselines": list(baselines), "seed": seed, "refine": {"passes": refine, "seed": seed} if refine else None,
+        "queries": "single" if single else "aggregate", "level": level,
+        "decompositions": list(decompositions), "keep": top,
+        "baselines": list(baselines), "seed": seed,
+        "refine": {"passes": refine, "seed": seed} if refine else None,
     }  # fmt: skip
     step(spec, inputs, folder, context)
     page = folder / "strips.html"

@@ -1,0 +1,1 @@
+"""Checkpoints x training data -> influence of texts, segments and tokens on a target."""

@@ -86,7 +86,8 @@ class Factors:
         dead = [n for n, d in found.items() if not d > 0]
         if dead:
             raise DataError(
-                f"damping: expected layers with gradients, found {len(dead)} whose eigenvalues are all 0, first {dead[0]}; leave them out"
+                f"damping: expected layers with gradients, found {len(dead)} whose eigenvalues are all 0, "
+                f"first {dead[0]}; leave them out"
             )
         return found
 
@@ -113,7 +114,8 @@ class Factors:
                 facts = json.loads(handle.metadata()["facts"])
         except Exception as error:  # safetensors raises its own bare types
             raise DataError(
-                f"{path}: expected factors written by leaven, {type(error).__name__}: {error}; delete the file and run again"
+                f"{path}: expected factors written by leaven, {type(error).__name__}: {error}; delete the file "
+                "and run again"
             ) from error
         names = sorted({key.split("|")[0] for key in tensors})
         return cls({n: Block(*(tensors[f"{n}|{p}"] for p in ("q_out", "q_in", "eigenvalues"))) for n in names}, **facts)

@@ -31,8 +31,8 @@ CONNECTORS = frozenset(
     finally next second if else suppose assume""".split()
 )
 KEYWORDS = frozenset(
-    """def return if elif else for while in not and or import from class try except finally with as lambda yield break continue
-    pass none true false print int void const let var function public static struct include""".split()
+    """def return if elif else for while in not and or import from class try except finally with as lambda yield break
+    continue pass none true false print int void const let var function public static struct include""".split()
 )
 
 

@@ -77,7 +77,8 @@ class Tracked:
         _refuse_unsupported(model, self.layers, self.with_head)
         if not self.layers:
             raise StudyError(
-                f"modules {modules!r}, layers {layers}: expected linear layers of {type(model.module).__name__}, found none"
+                f"modules {modules!r}, layers {layers}: expected linear layers of "
+                f"{type(model.module).__name__}, found none"
             )
         model.module.eval()
 
@@ -170,7 +171,8 @@ class Tracked:
                 return found.primal.clone(), found.tangent.clone()
         except NotImplementedError as error:
             raise BackendError(
-                f"{type(self.model.module).__name__}: expected forward-mode derivatives of all its operations, found: {error}. "
+                f"{type(self.model.module).__name__}: expected forward-mode derivatives of all its operations, "
+                f"found: {error}. "
                 "Use attn_implementation eager, or the position decomposition"
             ) from error
         finally:
@@ -277,7 +279,8 @@ def _refuse_unsupported(model: Any, layers: Mapping[str, nn.Module], with_head: 
         kind = type(part).__name__
         if "Moe" in kind or "MoE" in kind or "Experts" in kind:
             raise BackendError(
-                f"layer {name} ({kind}): expected a dense model, found a mixture of experts; experts see other tokens each and "
+                f"layer {name} ({kind}): expected a dense model, found a mixture of experts; experts see other "
+                "tokens each and "
                 "their factors are not supported yet, so attribute a dense model"
             )
     uses: dict[int, str] = {}
@@ -288,7 +291,8 @@ def _refuse_unsupported(model: Any, layers: Mapping[str, nn.Module], with_head: 
             )
         if id(part.weight) in uses:
             raise BackendError(
-                f"layers {uses[id(part.weight)]} and {name} share one weight; shared weights are not supported, leave these layers out"
+                f"layers {uses[id(part.weight)]} and {name} share one weight; shared weights are not "
+                "supported, leave these layers out"
             )
         uses[id(part.weight)] = name
     if with_head:
@@ -297,6 +301,7 @@ def _refuse_unsupported(model: Any, layers: Mapping[str, nn.Module], with_head: 
         embedding = inner.embedding.weight if hasattr(inner, "embedding") else inner.get_input_embeddings().weight
         if head is embedding:
             raise BackendError(
-                "modules linear+head: expected an output head of its own, found one tied to the embedding, whose gradient is not "
+                "modules linear+head: expected an output head of its own, found one tied to the embedding, "
+                "whose gradient is not "
                 "a sum over head inputs alone; use modules: linear"
             )

@@ -3,10 +3,8 @@
 EK-FAC treats layers as independent; that costs more than its Kronecker form (agreement with the full damped matrix
 0.36-0.46 against 0.81-0.83 with its layer blocks, tests and docs/log). Products G x (forward-mode, softmax curvature,
 backward) put the coupling back:
-  krylov      Galerkin solution in a growing subspace: start P g of all queries, then P (g - H x) per pass (P =
-  EK-FAC's damped inverse);
-              one query is preconditioned conjugate gradients, several share their directions. Whole-data products
-              only.
+  krylov      least residual r^T P r in a growing subspace: start P g of all queries, then P (g - H x) per pass
+              (P = EK-FAC's damped inverse; right-hand sides share their directions). Whole-data products only.
   stochastic  x <- x - eta P (H_B x - g) over reshuffled minibatches B, mean of the last half (ASTRA-like; Wang et al.
   2025); eta is the
               inverse of the largest eigenvalue of P H_B over several minibatches: the full-data value is unsafe. Cost
@@ -146,18 +144,23 @@ class _System:
 
 
 def _krylov(system: _System, right: Tensor, start: Tensor, passes: int) -> Tensor:
-    """Return the Galerkin solution in the span of `passes` blocks of directions, each costing one pass over the
-    data."""
-    basis, images, x = right.new_zeros(0, right.shape[1]), right.new_zeros(0, right.shape[1]), torch.zeros_like(right)
-    block = start
+    """Return what minimises r^T P r in the span of `passes` blocks of directions, each costing one pass over the data.
+
+    Minimising the residual ranks training texts better than the Galerkin (conjugate gradient) solution of the same
+    subspace: the error's energy lies mostly in directions that no training gradient has, which the residual discounts.
+    """
+    basis = images = solved = right.new_zeros(0, right.shape[1])
+    x, block = torch.zeros_like(right), start
     for _ in range(passes):
         block = _orthonormal(block, basis)
         if not len(block):
             break
-        basis, images = torch.cat([basis, block]), torch.cat([images, system.apply(block)])
-        small = (basis @ images.t()).double()
+        image = system.apply(block)
+        basis, images = torch.cat([basis, block]), torch.cat([images, image])
+        solved = torch.cat([solved, system.precondition(image)])
+        small = (solved @ images.t()).double()
         small = (small + small.t()) / 2
-        weights = torch.linalg.lstsq(small, (basis @ right.t()).double(), driver="gelsd").solution.to(right.dtype)
+        weights = torch.linalg.lstsq(small, (solved @ right.t()).double(), driver="gelsd").solution.to(right.dtype)
         x = weights.t() @ basis
         block = system.precondition(right - weights.t() @ images)
     return x

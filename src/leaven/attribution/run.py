@@ -48,8 +48,10 @@ class Estimate:
     def sentence(self, seconds_per_token: float) -> str:
         """Return the estimate in words, given the measured cost of a gradient pass."""
         return (
-            f"about {self.passes * self.n_tokens * seconds_per_token:.3g} s: {self.passes:.3g} passes over {self.n_texts} texts "
-            f"({self.n_tokens} tokens); {self.n_parameters} parameters, about {self.memory_bytes / 1e6:.3g} MB of memory "
+            f"about {self.passes * self.n_tokens * seconds_per_token:.3g} s: {self.passes:.3g} passes over "
+            f"{self.n_texts} texts "
+            f"({self.n_tokens} tokens); {self.n_parameters} parameters, about {self.memory_bytes / 1e6:.3g} MB "
+            "of memory "
             f"beside the model, {self.disk_bytes / 1e6:.3g} MB on disk"
         )
 

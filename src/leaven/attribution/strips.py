@@ -23,8 +23,8 @@ MOST_TOKENS = 600
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#1b1b1b;background:#fff}
-.strip{margin:.3rem 0 1.4rem;line-height:1.2} .t{display:inline-block;vertical-align:top;text-align:center;white-space:pre;
-font-family:ui-monospace,monospace;font-size:.85rem;border-bottom:1px solid #ddd;padding:0 1px}
+.strip{margin:.3rem 0 1.4rem;line-height:1.2} .t{display:inline-block;vertical-align:top;text-align:center;
+white-space:pre;font-family:ui-monospace,monospace;font-size:.85rem;border-bottom:1px solid #ddd;padding:0 1px}
 .t i{display:block;font-style:normal;font-size:.7rem;height:1em;color:#444}
 .pp{background:#9fc9ef}.p{background:#dcecfa}.m{background:#fde3c8}.mm{background:#f6b26b}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#eee}.t i{color:#ccc}.t{border-color:#444}
@@ -44,7 +44,8 @@ def strips_page(
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>Influence</title><style>{_STYLE}</style><h1>Influence of training texts</h1>",
-        "<p>Scores are nats of the target per removed training text (first order); positive helps. Under each token: ++ or + "
+        "<p>Scores are nats of the target per removed training text (first order); positive helps. Under each "
+        "token: ++ or + "
         "helps, - or -- hurts, relative to the largest token score of its text. "
         f"Tokens are split by {html.escape(decomposition)}.</p>",
     ]

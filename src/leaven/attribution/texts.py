@@ -199,7 +199,8 @@ def _check(text: Text, max_tokens: int) -> None:
         )
     if len(text.ids) > max_tokens:
         raise DataError(
-            f"{where}: expected at most {max_tokens} tokens (the model's context), found {len(text.ids)}; cut it as training did"
+            f"{where}: expected at most {max_tokens} tokens (the model's context), found {len(text.ids)}; cut "
+            "it as training did"
         )
     if not np.any(text.token_weights() != 0):
         raise DataError(
