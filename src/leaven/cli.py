@@ -108,6 +108,36 @@ def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or 
 
 
 @app.command()
+def execute(programs: Annotated[Path, typer.Argument(help="Rows {id, program, tests, stdin, expected_stdout, entry_point, limits}.", show_default=False)],
+            out: Annotated[Optional[Path], typer.Option("-o", "--out", help="Verdict rows; verdicts already there are kept.")] = None,  # noqa: UP045
+            workers: Annotated[int, typer.Option(help="Programs at a time; 0 means one per core.")] = 0,
+            tier: Annotated[str, typer.Option(help="Sandbox tier: auto, A, B, C or D (see doctor).")] = "auto") -> None:
+    """Run programs in the sandbox and write their verdicts; the same command goes on where it stopped."""
+    from leaven.api.shown import executed_text
+
+    print(executed_text(leaven.execute(programs, out, workers=workers, tier=tier)))
+
+
+@app.command()
+def evaluate(benchmark: Annotated[str, typer.Option(help="program, answer, humaneval, mbpp, gsm8k, folio ...", show_default=False)],
+             items: Annotated[Path, typer.Option(help="The benchmark's rows (JSONL, JSON, Parquet, also .gz).", show_default=False)],
+             model: Annotated[Optional[Path], typer.Option(help="A model folder.")] = None,  # noqa: UP045
+             predictions: Annotated[Optional[Path], typer.Option(help="Ready answers: rows {id, completion}.")] = None,  # noqa: UP045
+             out: Annotated[Path, typer.Option("-o", "--out", help="Folder for samples.jsonl and verdicts.jsonl.")] = Path("evaluation"),
+             format: Annotated[str, typer.Option(help="Prompt format of a model.")] = "auto",
+             metric: Annotated[Optional[list[str]], typer.Option(help="Metric; repeatable; default is the benchmark's own.")] = None,  # noqa: UP045
+             limit: Annotated[Optional[int], typer.Option(help="Use only the first items.")] = None,  # noqa: UP045
+             max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 512,
+             temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+             n: Annotated[int, typer.Option(help="Samples per item.")] = 1, seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0) -> None:
+    """Score a model folder, or ready predictions, on one benchmark file."""
+    from leaven.api.shown import evaluation_text
+
+    print(evaluation_text(leaven.evaluate(benchmark, items, model=model, predictions=predictions, out=out, format=format, metrics=metric,
+                                          limit=limit, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed)))
+
+
+@app.command()
 def report(study: StudyFile, set: SetOption = None, log: LogOption = "auto") -> None:
     """Write the report of a study again (what is missing in the store runs first)."""
     with _watch(log) as show:

@@ -142,10 +142,41 @@ def test_planning_imports_no_torch(finished: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=finished, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["new", "run", "plan", "status", "why", "results", "compare", "report", "gc", "doctor", "schema"])
+@pytest.mark.parametrize("verb", ["new", "run", "plan", "status", "why", "results", "compare", "report", "gc", "doctor", "schema", "execute", "evaluate"])
 def test_every_verb_has_help_and_a_python_twin(verb: str) -> None:
     import leaven
 
     done = subprocess.run([sys.executable, "-m", "leaven.cli", verb, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "Usage" in done.stdout
     assert callable(getattr(leaven, verb))
+
+
+def test_execute_judges_resumes_and_notices_changes(tmp_path: Path, cli: Cli) -> None:
+    rows = [{"id": "right", "program": "def f(x): return x + 1", "tests": ["assert f(1) == 2"]},
+            {"id": "wrong", "program": "def f(x): return x", "tests": "assert f(1) == 2"},
+            {"id": "io", "program": "print(int(input()) * 2)", "stdin": "21", "expected_stdout": "42"}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    first = cli(tmp_path, "execute", "p.jsonl")
+    verdicts = {v["id"]: v["verdict"] for v in map(json.loads, (tmp_path / "p.verdicts.jsonl").read_text().splitlines())}
+    assert first.returncode == 0 and verdicts == {"right": "pass", "wrong": "fail", "io": "pass"}, first.stdout + first.stderr
+    with (tmp_path / "p.verdicts.jsonl").open("a") as handle:
+        handle.write('{"id": "cut by a ki')
+    rows[1]["program"] = "def f(x): return x + 1"
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert "1 judged now, 2 known before" in cli(tmp_path, "execute", "p.jsonl").stdout
+    (tmp_path / "bad.jsonl").write_text('{"id": 1, "programm": "x"}')
+    assert "Did you mean 'program'?" in cli(tmp_path, "execute", "bad.jsonl").stderr
+
+
+def test_evaluate_scores_predictions_and_models(finished: Path, tmp_path: Path, cli: Cli) -> None:
+    rows = [{"id": str(i), "question": f"{i} plus 1", "answer": str(i + 1)} for i in range(8)]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "said.jsonl").write_text("\n".join(json.dumps({"id": str(i), "completion": f"so the answer is {i + (i < 6)}"}) for i in range(8)))
+    done = cli(tmp_path, "evaluate", "--benchmark", "answer", "--items", "items.jsonl", "--predictions", "said.jsonl")
+    assert done.returncode == 0 and "0.750" in done.stdout and "[0." in done.stdout, done.stdout + done.stderr
+    (tmp_path / "few.jsonl").write_text(json.dumps({"id": "0", "completion": "1"}))
+    lost = cli(tmp_path, "evaluate", "--benchmark", "answer", "--items", "items.jsonl", "--predictions", "few.jsonl")
+    assert lost.returncode == 2 and "missing 7" in lost.stderr
+    model = cli(tmp_path, "evaluate", "--benchmark", "answer", "--items", "items.jsonl", "--model", str(finished / "runs/tiny/a/seed-0/model"),
+                "--max-new-tokens", "8", "--metric", "accuracy", "--metric", "bits_per_byte")
+    assert model.returncode == 0 and "bits_per_byte" in model.stdout, model.stdout + model.stderr

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from leaven.core.tables import (
     write_table,
     write_verdicts,
 )
-from leaven.core.types import Sample, Verdict
+from leaven.core.types import Item, Sample, Verdict
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
-from leaven.evals.harness import Setting, answer, judge_all, limits_of, metrics_of, open_benchmark, requests_of
+from leaven.evals.harness import Benchmark, Setting, answer, judge_all, limits_of, metrics_of, open_benchmark, requests_of
 
 
 def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
@@ -62,14 +62,7 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     else:
         rows = _whole_rows(inputs["file"])
     items = [dataclasses.replace(item, benchmark=spec["name"]) for item in itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"])]
-    if not items:
-        raise DataError(f"benchmark {spec['benchmark']}: expected at least one item, found none")
-    counts: dict[str, int] = defaultdict(int)
-    for item in items:
-        counts[item.id] += 1
-    repeated = [i for i, n in counts.items() if n > 1]
-    if repeated:
-        raise DataError(f"benchmark {spec['benchmark']}: expected different item ids, found {len(repeated)} repeated, first {repeated[0]!r}")
+    _checked(items, spec["benchmark"])
     write_items(out / "items.parquet", items)
     (out / "report.json").write_text(json.dumps({"n_items": len(items), "n_seen": sum(i.seen for i in items),
                                                  "n_clusters": len({i.cluster for i in items})}))
@@ -132,6 +125,22 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     write_verdicts(out / "verdicts.parquet", verdicts)
     (out / "report.json").write_text(json.dumps(_counts(verdicts), sort_keys=True))
     _write_timings(out, "judge", began, cpu)
+
+
+def items_of(benchmark: Benchmark, name: str, path: Path, limit: int | None = None) -> list[Item]:
+    """Return the first `limit` items of a benchmark file; raise DataError for broken rows, repeated ids or an empty file."""
+    return _checked([dataclasses.replace(i, benchmark=name) for i in itertools.islice(benchmark.items(_whole_rows(path), {}), limit)], name)
+
+
+def _checked(items: list[Item], name: str) -> list[Item]:
+    """Return the items; raise DataError when there are none or ids repeat."""
+    if not items:
+        raise DataError(f"benchmark {name}: expected at least one item, found none")
+    counts = Counter(item.id for item in items)
+    repeated = [i for i, n in counts.items() if n > 1]
+    if repeated:
+        raise DataError(f"benchmark {name}: expected different item ids, found {len(repeated)} repeated, first {repeated[0]!r}")
+    return items
 
 
 def _whole_rows(path: Path) -> Iterator[Mapping[str, Any]]:

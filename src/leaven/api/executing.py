@@ -1,0 +1,119 @@
+"""`leaven execute`: rows {id, program, tests ...} -> rows {id, verdict ...}, one program or a million, resumable.
+
+Verdicts are appended as they come; running the same command again skips the ids whose verdict is already written and whose program,
+tests and limits have not changed. Not covered: what a verdict means (core/sandbox), asking a model (evals/).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from leaven.core.hashing import digest
+from leaven.core.sandbox import Job, Limits
+from leaven.core.sandbox import execute as run_jobs
+from leaven.errors import DataError, did_you_mean
+from leaven.evals.harness import limits_of
+
+FIELDS = ("id", "program", "tests", "stdin", "expected_stdout", "entry_point", "language", "limits")
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """How many programs were judged now, found judged, and how all of them ended."""
+
+    judged: int
+    found: int
+    by_verdict: dict[str, int]
+    out: Path
+
+
+def execute(programs: Path | str, out: Path | str | None = None, *, workers: int = 0, tier: str = "auto", strict: bool = True,
+            progress: Callable[[int, int], None] = lambda done, total: None) -> Executed:
+    """Execute every program of a file in the sandbox and write one verdict per row.
+
+    Args:
+        programs: JSONL, JSON or Parquet with the columns FIELDS; `tests` is assert text or a list of it.
+        out: Verdict rows (JSONL); default is `programs` with the suffix `.verdicts.jsonl`. Existing verdicts are kept.
+        workers: Programs at a time; 0 means one per core.
+        tier: Sandbox tier, or auto for the strongest this machine offers.
+        strict: Keep expected values out of the candidate's process.
+        progress: Receives (judged, total).
+
+    Raises:
+        DataError: A row lacks id or program, has an unknown column, another language than Python, or a repeated id.
+        RefusedError: The tier is not available here.
+    """
+    source = Path(programs)
+    target = Path(out) if out is not None else source.with_name(source.name.split(".")[0] + ".verdicts.jsonl")
+    jobs = {job.id: (job, _identity(job)) for job in _jobs(source)}
+    known = {i: v for i, v in _verdicts(target).items() if i in jobs and v.get("digest") == jobs[i][1]}
+    if known or target.exists():  # rows of changed or removed programs go; whole rows only
+        target.write_text("".join(json.dumps(v) + "\n" for v in known.values()), encoding="utf-8")
+    left = [job for job, _ in jobs.values() if job.id not in known]
+    counts = Counter(str(v["verdict"]) for v in known.values())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("a", encoding="utf-8") as handle:
+        for done, result in enumerate(run_jobs(left, workers=workers, tier=tier, strict=strict), 1):
+            row = {"id": result.id, "verdict": result.status, "detail": result.detail, "cpu_s": round(result.cpu_s, 4),
+                   "wall_s": round(result.wall_s, 4), "tier": result.tier, "stdout_tail": result.stdout_tail, "digest": jobs[result.id][1]}
+            handle.write(json.dumps(row) + "\n")
+            handle.flush()
+            counts[result.status] += 1
+            progress(done, len(left))
+    return Executed(len(left), len(known), dict(counts.most_common()), target)
+
+
+def _jobs(path: Path) -> Iterator[Job]:
+    """Yield the programs of a file."""
+    from leaven.data.sources.rows import read_rows
+
+    seen: set[str] = set()
+    for row in read_rows(path):
+        if row.problem or not isinstance(row.value, dict):
+            raise DataError(f"{row.where}: expected a row {{id, program, tests}}, {row.problem or 'found ' + row.start}")
+        job = _job(row.value, row.where)
+        if job.id in seen:
+            raise DataError(f"{row.where}: expected a new id, found {job.id!r} again; ids name verdicts")
+        seen.add(job.id)
+        yield job
+
+
+def _job(value: Mapping[str, Any], where: str) -> Job:
+    """Return the job of one row."""
+    for name in value:
+        if name not in FIELDS:
+            raise DataError(f"{where}: unknown column {name!r}.{did_you_mean(name, FIELDS)} Known: {', '.join(FIELDS)}")
+    for name in ("id", "program"):
+        if value.get(name) in (None, ""):
+            raise DataError(f"{where}: expected a value for {name!r}, found none")
+    if value.get("language", "python") != "python":
+        raise DataError(f"{where}: expected language python, found {value['language']!r}; other languages are not supported yet")
+    tests = value.get("tests") or []
+    return Job(id=str(value["id"]), program=str(value["program"]), tests=tuple(map(str, [tests] if isinstance(tests, str) else tests)),
+               entry_point=str(value.get("entry_point") or ""), stdin=value.get("stdin"), expected_stdout=value.get("expected_stdout"),
+               limits=limits_of(value.get("limits") or {}, where) if value.get("limits") else Limits())
+
+
+def _identity(job: Job) -> str:
+    """Return a short digest of everything that decides a job's verdict."""
+    return digest({"program": job.program, "tests": job.tests, "entry_point": job.entry_point, "stdin": job.stdin,
+                   "expected_stdout": job.expected_stdout, "limits": job.limits})[:16]
+
+
+def _verdicts(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the verdicts already written, by id; a last line cut by a kill is dropped."""
+    found: dict[str, dict[str, Any]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and "id" in row:
+                found[str(row["id"])] = row
+    return found
