@@ -93,8 +93,8 @@ def test_planted_group_helps_more_than_noise(make_model, make_texts):
 @pytest.mark.parametrize(
     ("piece", "kind"),
     [(" Wait", "connector"), ("However", "connector"), (" return", "keyword"), ("  ", "layout"), ("\n", "layout"),
-     ("42", "number"), ("3.5", "number"), ("==", "operator"), ("(", "bracket"), (",", "punctuation"), ("<|end|>", "special"),
-     (" x1", "word"), ("a+b", "other")],
+     ("42", "number"), ("3.5", "number"), ("==", "operator"), ("(", "bracket"), (",", "punctuation"), 
+     ("<|end|>", "special"), (" x1", "word"), ("a+b", "other")],
 )  # fmt: skip
 def test_token_classes(piece, kind):
     assert token_class(piece) == kind

@@ -91,6 +91,17 @@ def test_levels_and_baselines_in_one_table(folders, tmp_path):
     assert report["n_texts"] == 10 and report["n_queries"] == 2 and report["n_parameters"] == 3 * 16 * 16
 
 
+def test_leave_out_rows_stand_beside_sums(folders, tmp_path):
+    attribute(
+        SPEC | {"level": "segment", "keep": 2, "decompositions": ["position", "leave_out"]}, folders, tmp_path, QUIET
+    )
+    table = read_table(tmp_path / "influence.parquet", INFLUENCE).filter(level="segment", query="a")
+    splits = [table.filter(decomposition=d).sort("example", "segment") for d in ("position", "leave_out")]
+    key = ["example", "segment", "n_learned_tokens"]
+    assert splits[0].select(key).equals(splits[1].select(key)) and splits[0]["example"].n_unique() == 4
+    assert not np.allclose(splits[0]["score"], splits[1]["score"])
+
+
 def pl_sum():
     import polars as pl
 

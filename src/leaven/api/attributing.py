@@ -71,7 +71,7 @@ def attribute(
         single: One query per target row instead of their mean.
         fisher: Labels drawn from the model, or those of the data.
         damping: As a multiple of each layer's mean eigenvalue.
-        decompositions: How finer levels are split: position, loss.
+        decompositions: How finer levels are split: position, loss; leave_out runs each text again without each segment.
         refine: Passes of the matrix-free refinement per query; 0 = plain EK-FAC.
         baselines: Also score by these (gradient_dot, gradient_cosine, bm25, loss, length, random).
         format: How rows become text.
@@ -102,9 +102,10 @@ def attribute(
         "baselines": list(baselines), "seed": seed,
         "refine": {"passes": refine, "seed": seed} if refine else None,
     }  # fmt: skip
-    step(spec, inputs, folder, context)
     page = folder / "strips.html"
-    return Attribution(folder, folder / "influence.parquet", page if level != "instance" else None)
+    page.unlink(missing_ok=True)  # of an earlier call with another level
+    step(spec, inputs, folder, context)
+    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None)
 
 
 def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) -> Path:

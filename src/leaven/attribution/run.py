@@ -24,7 +24,15 @@ from leaven.attribution.factors import Damping, Factors, fit_factors
 from leaven.attribution.passes import Tracked, Vectors
 from leaven.attribution.queries import Query, query_gradients, single_queries
 from leaven.attribution.refine import Refinement, refine
-from leaven.attribution.scores import Pair, Targets, dense_pairs, ekfac_targets, influence_table, pairs
+from leaven.attribution.scores import (
+    Pair,
+    Targets,
+    counterfactual_table,
+    dense_pairs,
+    ekfac_targets,
+    influence_table,
+    pairs,
+)
 from leaven.attribution.strips import strips_page, write_strips
 from leaven.attribution.texts import BATCH_TOKENS, Text, fit_to, load_texts, make_batches
 from leaven.core.hashing import digest, tree_digest
@@ -63,8 +71,8 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
 
     Args:
         spec: modules, fisher, damping ({rule, value}), reduce (sum | mean), queries (aggregate | single), level,
-            decompositions, keep (0 = every pair), baselines (names), seed; optionally refine (settings of
-            Refinement).
+            decompositions (position, loss, leave_out), keep (0 = every pair), baselines (names), seed; optionally
+            refine (settings of Refinement).
         inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts).
         out: Receives the files above.
         ctx: Progress, stop and resources.
@@ -87,23 +95,26 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
     gradients = query_gradients(tracked, queries, spec["reduce"])
     names = [q.name for q in queries]
     method, targets, refined = _targets(spec, tracked, texts, names, gradients, factors, damping, ctx)
+    finer = spec["level"] != "instance"
+    splits = tuple(d for d in spec["decompositions"] if finer and d != "leave_out")
     found = pairs(
         tracked,
         texts,
         targets,
-        decompositions=tuple(spec["decompositions"]) if spec["level"] != "instance" else (),
+        decompositions=splits,
         keep=int(spec["keep"]),
         ctx=ctx,
     )
     frames = [influence_table(texts, names, found, method=method, model=model, level=spec["level"])]
+    if finer and "leave_out" in spec["decompositions"]:
+        frames.append(counterfactual_table(tracked, texts, targets, found, method=method, model=model))
     for name, scores in _baselines(spec, tracked, texts, queries, gradients, ctx).items():
         best = _extremes(scores, int(spec["keep"]))
         frames.append(influence_table(texts, names, best, method=name, model=model))
     write_table(out / "influence.parquet", pl.concat(frames), INFLUENCE)
     factors.save(out / "factors.safetensors")
-    if spec["level"] != "instance" and spec["decompositions"]:
-        split = spec["decompositions"][0]
-        write_strips(out / "strips.html", strips_page(texts, names, found, backend.tokenizer, split))
+    if splits:
+        write_strips(out / "strips.html", strips_page(texts, names, found, backend.tokenizer, splits[0]))
     report = {
         "n_texts": len(texts),
         "n_queries": len(queries),
@@ -128,19 +139,22 @@ def estimate(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], 
     n_parameters, tokens = sum(o * i for o, i in shapes), sum(len(t.ids) for t in texts)
     factor_numbers = sum(o * o + i * i + o * i for o, i in shapes)
     split = spec["level"] != "instance"
-    forward_mode = 2 / 3 * len(queries) if split and "loss" in spec["decompositions"] else 0.0
+    more = 2 / 3 * len(queries) if split and "loss" in spec["decompositions"] else 0.0
+    if split and "leave_out" in spec["decompositions"]:  # one more pass over what is left for every segment of a text
+        segments = sum(1 if t.segment is None else len(np.unique(t.segment)) for t in texts) / max(1, len(texts))
+        more += 1 + segments
     refining = dict(spec.get("refine") or {})
     if refining:  # each product is a forward-mode, a forward and a backward pass per query, about two gradient passes
         how = Refinement(**refining)
         share = how.passes if how.solver == "krylov" else how.steps * how.batch_texts / max(1, len(texts))
-        forward_mode += 2 * len(queries) * share
+        more += 2 * len(queries) * share
     baselines = 1 if set(spec["baselines"]) & set(GRADIENT) else 0
     held = 2 * factor_numbers + 2 * len(queries) * n_parameters + BATCH_TOKENS * sum(o + i for o, i in shapes)
     n_pairs = len(queries) * (min(len(texts), 2 * int(spec["keep"])) if spec["keep"] else len(texts))
     mean_tokens = tokens / max(1, len(texts))
     rows = n_pairs * (1 + (mean_tokens * len(spec["decompositions"]) if spec["level"] == "token" else 0))
     return Estimate(
-        len(texts), tokens, n_parameters, 3 + forward_mode + baselines, 4 * held, int(4 * factor_numbers + 16 * rows)
+        len(texts), tokens, n_parameters, 3 + more + baselines, 4 * held, int(4 * factor_numbers + 16 * rows)
     )
 
 

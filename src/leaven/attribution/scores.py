@@ -196,6 +196,22 @@ def influence_table(
     return pl.DataFrame(columns, schema=INFLUENCE)
 
 
+def counterfactual_table(
+    tracked: Tracked, texts: Sequence[Text], targets: Targets, found: Sequence[Pair], *, method: str, model: str = ""
+) -> pl.DataFrame:
+    """Return the segment rows (decomposition leave_out) of the pairs found, each segment's rest run again."""
+    chosen = sorted({p.text for p in found})
+    wanted = {(p.query, p.text) for p in found}
+    rows = []
+    for query, k, segment, score in segment_counterfactuals(tracked, [texts[n] for n in chosen], targets):
+        if (query, chosen[k]) in wanted:
+            text = texts[chosen[k]]
+            learned = int(np.count_nonzero(text.token_weights()[_segments(text) == segment]))
+            key = (model, -1, method, targets.names[query], text.source, text.example, text.format, text.start)
+            rows.append((*key, "segment", "leave_out", segment, None, learned, score))
+    return pl.DataFrame(rows, schema=INFLUENCE, orient="row")
+
+
 def dense_pairs(scores_QN: np.ndarray) -> list[Pair]:
     """Return a score matrix as pairs without decompositions."""
     return [Pair(q, n, float(s)) for q, row in enumerate(scores_QN) for n, s in enumerate(row)]
