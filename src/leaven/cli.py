@@ -138,6 +138,23 @@ def evaluate(benchmark: Annotated[str, typer.Option(help="program, answer, human
 
 
 @app.command()
+def attribute(model: Annotated[Path, typer.Option(help="A local model folder.", show_default=False)],
+              train: Annotated[Path, typer.Option(help="Training rows.", show_default=False)],
+              queries: Annotated[Path, typer.Option(help="Rows the model shall do well: the target.", show_default=False)],
+              out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", show_default=False)],
+              level: Annotated[str, typer.Option(help="instance, segment or token.")] = "instance",
+              modules: Annotated[str, typer.Option(help="mlp or linear.")] = "mlp",
+              top: Annotated[int, typer.Option(help="Keep only the strongest rows per query; 0 keeps all.")] = 0,
+              single: Annotated[bool, typer.Option("--single", help="Score every query apart instead of their mean.")] = False,
+              refine: Annotated[int, typer.Option(help="Passes of the matrix-free refinement after EK-FAC.")] = 0) -> None:
+    """Say which training rows helped a model with the target rows, by influence functions (EK-FAC)."""
+    found = leaven.attribute(model, train, queries, out, level=level, modules=modules, top=top, single=single, refine=refine,
+                             log=lambda line: print(line, file=sys.stderr))
+    print(found.top(top or 10))
+    print(f"table: {found.table}" + (f"\nstrips: {found.page}" if found.page else ""))
+
+
+@app.command()
 def report(study: StudyFile, set: SetOption = None, log: LogOption = "auto") -> None:
     """Write the report of a study again (what is missing in the store runs first)."""
     with _watch(log) as show:

@@ -142,7 +142,7 @@ def test_planning_imports_no_torch(finished: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=finished, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["new", "run", "plan", "status", "why", "results", "compare", "report", "gc", "doctor", "schema", "execute", "evaluate"])
+@pytest.mark.parametrize("verb", ["new", "run", "plan", "status", "why", "results", "compare", "report", "gc", "doctor", "schema", "execute", "evaluate", "attribute"])
 def test_every_verb_has_help_and_a_python_twin(verb: str) -> None:
     import leaven
 

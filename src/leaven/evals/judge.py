@@ -47,9 +47,8 @@ def judge_answer(item: Item, sample: Sample, *, kind: str, gold: str, choices: S
     return _scored(verdict, right, "" if right else f"expected {gold!r}")
 
 
-def judge_labels(item: Item, samples: Sequence[Sample], labels: Sequence[str], gold: str, *, per_token: bool) -> Verdict:
-    """Choose the label whose text is likeliest (mean or sum of log-likelihood) and compare it with the gold."""
-    scores = [(s.logprob_nats or 0.0) / (max(1, s.n_tokens) if per_token else 1) for s in samples]
+def judge_labels(item: Item, scores: Sequence[float], labels: Sequence[str], gold: str) -> Verdict:
+    """Choose the label with the highest score (nats, normalised by the benchmark) and compare it with the gold."""
     best = max(range(len(labels)), key=scores.__getitem__)
     detail = ", ".join(f"{label} {score:.3f}" for label, score in zip(labels, scores, strict=True))
     verdict = Verdict(benchmark=item.benchmark, item=item.id, extracted=labels[best], strategy="likeliest label", detail=detail)
