@@ -9,8 +9,10 @@ the same multiset of tokens.
 Markers ("<|end|>", "<|user|>", ...) become special ids in template segments only; the same characters in data stay
 ordinary text. The special tokens live outside the learned vocabulary (highest ids), so no learned piece can share an
 id with them. With a tokenizer brought along (a Hugging Face folder), "<|end|>" is its eos and "<|pad|>" its pad (or
-eos); a role marker it does not have is spelled in ordinary tokens (a text marker). Not covered: which text a format
-yields (formats.py), packing and truncation (tokenise.py), chat templates of brought tokenizers.
+eos). If it has a chat template, dialogues are rendered with it (chat_template.py) and "<|end|>" is the token that ends
+a turn, where the configuration declares that as an eos; only a folder without one has missing role markers spelled in
+ordinary tokens. Outside replies, template text and content are then encoded as one stretch, as transformers does.
+Not covered: which text a format yields (formats.py), packing and truncation (tokenise.py).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import tokenizers
@@ -32,6 +34,9 @@ from leaven.core.step import StepContext, step
 from leaven.core.tables import read_examples
 from leaven.core.types import Example, Segment
 from leaven.errors import DataError, StudyError
+
+if TYPE_CHECKING:
+    from leaven.data.chat_template import ChatTemplate, Run
 
 PAD, END = "<|pad|>", "<|end|>"
 SPECIALS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
@@ -60,7 +65,8 @@ class Encoded:
 class Tokenizer:
     """A loaded tokenizer folder; immutable, safe to share between threads."""
 
-    def __init__(self, folder: Path, special_ids: Mapping[str, int], bos_id: int | None) -> None:
+    def __init__(self, folder: Path, special_ids: Mapping[str, int], bos_id: int | None,
+                 chat: ChatTemplate | None = None) -> None:
         """Use `load`; `special_ids` maps markers to ids and holds at least "<|end|>" and "<|pad|>"."""
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.folder = folder
@@ -70,6 +76,8 @@ class Tokenizer:
         self._special = dict(special_ids)
         self._unknown = self._plain.token_to_id(UNKNOWN)
         self._cache: dict[str, list[int]] = {}
+        self._chat = chat
+        self._added, self._added_pattern = _special_pattern(self._plain)
         self.pad_id, self.end_id, self.bos_id = self._special[PAD], self._special[END], bos_id
         self.vocab_size = max(self._plain.get_vocab(with_added_tokens=True).values()) + 1
 
@@ -90,7 +98,12 @@ class Tokenizer:
             loaded = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"{path}: expected a tokenizer.json of the tokenizers library, found: {error}") from error
-        return cls(folder, *_special_ids(folder, loaded))
+        special_ids, bos_id = _special_ids(folder, loaded)
+        chat = _chat_template(folder, loaded)
+        ends = _declared_all(folder, loaded, "eos")
+        if chat is not None and (turn_end := loaded.token_to_id(chat.turn_end() or "")) in ends:
+            special_ids[END] = turn_end
+        return cls(folder, special_ids, bos_id, chat)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of plain text; never a special id."""
@@ -103,6 +116,14 @@ class Tokenizer:
     def encode_many(self, examples: Iterable[Sequence[Segment]]) -> list[Encoded]:
         """Encode many segment lists in batches; the same result as `encode_segments` on each."""
         examples = [tuple(segments) for segments in examples]
+        if self._chat is None:
+            return self._encode_apart(examples)
+        runs = [self._chat.runs(segments) for segments in examples]
+        apart = iter(self._encode_apart([s for s, r in zip(examples, runs, strict=True) if r is None]))
+        return [next(apart) if r is None else self._encode_runs(r) for r in runs]
+
+    def _encode_apart(self, examples: Sequence[Sequence[Segment]]) -> list[Encoded]:
+        """Encode every segment on its own, markers as special ids."""
         plain = [s.text for segments in examples for s in segments if s.kind != "template"]
         ids = iter(self._encode_batch(plain))
         result = []
@@ -137,6 +158,42 @@ class Tokenizer:
         """Return how many pieces of `text` are outside the vocabulary (always 0 for byte-level tokenizers)."""
         return 0 if self._unknown is None else self.encode(text).count(self._unknown)
 
+    def _encode_runs(self, runs: Sequence[Run]) -> Encoded:
+        """Encode a rendered conversation: stretches of joined runs, cut at special tokens of template text."""
+        parts: list[tuple[list[int], list[int], float]] = []  # ids, their segments, loss weight
+        stretch: list[Run] = []
+        for run in runs:
+            if stretch and not (run.joined and run.learn == stretch[-1].learn):
+                parts += self._encode_stretch(stretch)
+                stretch = []
+            stretch.append(run)
+        parts += self._encode_stretch(stretch)
+        return Encoded(ids=np.array([i for ids, _, _ in parts for i in ids], np.int32),
+                       learn=np.repeat(np.array([w for _, _, w in parts], np.float32), [len(p[0]) for p in parts]),
+                       segment=np.array([s for _, owners, _ in parts for s in owners], np.int32))
+
+    def _encode_stretch(self, stretch: Sequence[Run]) -> Iterator[tuple[list[int], list[int], float]]:
+        texts: list[tuple[str, int]] = []
+        for run in stretch:
+            at = 0
+            for match in self._added_pattern.finditer(run.text) if run.template else ():
+                texts.append((run.text[at:match.start()], run.segment))
+                yield *self._encode_shared(texts), run.learn
+                yield [self._added[match[0].strip()]], [run.segment], run.learn
+                texts, at = [], match.end()
+            texts.append((run.text[at:], run.segment))
+        yield *self._encode_shared(texts), stretch[-1].learn
+
+    def _encode_shared(self, texts: Sequence[tuple[str, int]]) -> tuple[list[int], list[int]]:
+        """Return the ids of texts encoded as one, and for each id the segment that holds its last character."""
+        whole = "".join(text for text, _ in texts)
+        if not whole:
+            return [], []
+        encoding = self._plain.encode(whole, add_special_tokens=False)
+        owner = np.repeat([segment for _, segment in texts], [len(text) for text, _ in texts])
+        last = [min(max(begin, end - 1), len(whole) - 1) for begin, end in encoding.offsets]
+        return encoding.ids, np.maximum.accumulate(owner[last]).tolist() if last else []
+
     def _encode_batch(self, texts: list[str]) -> Iterator[list[int]]:
         for start in range(0, len(texts), _BATCH):
             for encoding in self._plain.encode_batch_fast(texts[start:start + _BATCH], add_special_tokens=False):
@@ -161,6 +218,36 @@ def _quiet(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def _special_pattern(tokenizer: tokenizers.Tokenizer) -> tuple[dict[str, int], re.Pattern[str]]:
+    """Return the special tokens by text, and a pattern for them with the white space that some of them swallow."""
+    added = {i: t for i, t in tokenizer.get_added_tokens_decoder().items() if t.special and t.content.strip()}
+    longest_first = sorted(added.values(), key=lambda t: -len(t.content))
+    space = r"\s*"
+    pattern = "|".join(f"{space if t.lstrip else ''}{re.escape(t.content)}{space if t.rstrip else ''}"
+                       for t in longest_first)
+    return {t.content.strip(): i for i, t in added.items()}, re.compile(pattern or r"(?!)")
+
+
+def _chat_template(folder: Path, loaded: tokenizers.Tokenizer) -> ChatTemplate | None:
+    """Return the folder's chat template; None when it has none, or has all of leaven's own markers."""
+    if all(loaded.token_to_id(name) is not None for name in SPECIALS):
+        return None
+    config = _read_json(folder / "tokenizer_config.json")
+    if not (folder / "chat_template.jinja").is_file() and not config.get("chat_template"):
+        return None
+    from leaven.data import chat_template  # brings jinja2, which trained tokenizers never need
+
+    source = chat_template.find_source(folder, config)
+    if source is None:
+        return None
+    named = {**_read_json(folder / "special_tokens_map.json"), **config}
+    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in named.items() if k.endswith("_token")}
+    special = [t.content for t in loaded.get_added_tokens_decoder().values() if t.special]
+    ends = [loaded.id_to_token(i) for i in _declared_all(folder, loaded, "eos")]
+    return chat_template.ChatTemplate(
+        folder, source, {k: v for k, v in texts.items() if isinstance(v, str)}, special, ends)
+
+
 def _special_ids(folder: Path, loaded: tokenizers.Tokenizer) -> tuple[dict[str, int], int | None]:
     """Return marker -> id and the bos id, from the tokenizer itself or from the configuration files beside it."""
     end = _declared(folder, loaded, "eos")
@@ -176,18 +263,24 @@ def _special_ids(folder: Path, loaded: tokenizers.Tokenizer) -> tuple[dict[str, 
 
 
 def _declared(folder: Path, loaded: tokenizers.Tokenizer, which: Literal["eos", "pad", "bos"]) -> int | None:
-    """Return the id of the eos, pad or bos token that the folder's configuration files declare."""
+    """Return the id of the eos, pad or bos token that the folder's configuration files declare first."""
+    return next(iter(_declared_all(folder, loaded, which)), None)
+
+
+def _declared_all(folder: Path, loaded: tokenizers.Tokenizer, which: Literal["eos", "pad", "bos"]) -> list[int]:
+    """Return every id that the configuration files declare; a model may have several that end a sequence."""
+    ids: list[int] = []
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         token = _read_json(folder / name).get(f"{which}_token")
         token = token.get("content") if isinstance(token, dict) else token
         if isinstance(token, str) and (found := loaded.token_to_id(token)) is not None:
-            return found
+            ids.append(found)
     for name in ("generation_config.json", "config.json"):
-        found = _read_json(folder / name).get(f"{which}_token_id")
-        found = found[0] if isinstance(found, list) and found else found
-        if isinstance(found, int) and loaded.id_to_token(found) is not None:
-            return found
-    return None
+        declared = _read_json(folder / name).get(f"{which}_token_id")
+        for found in declared if isinstance(declared, list) else [declared]:
+            if isinstance(found, int) and loaded.id_to_token(found) is not None:
+                ids.append(found)
+    return list(dict.fromkeys(ids))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
