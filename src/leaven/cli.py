@@ -28,6 +28,18 @@ LogOption = Annotated[str, typer.Option("--log", metavar="MODE", help="Progress:
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _version(asked: bool) -> None:
+    """Print the version and stop."""
+    if asked:
+        print(leaven.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Which training data makes a language model reason and code better? One study file in, one answered report out."""
+
+
 @app.command()
 def new(name: Annotated[str, typer.Argument(help="quickstart, or any name together with --data.", show_default=False)],
         folder: Annotated[Optional[Path], typer.Argument(help="Where to write; default ./NAME.", show_default=False)] = None,  # noqa: UP045
@@ -40,7 +52,7 @@ def new(name: Annotated[str, typer.Argument(help="quickstart, or any name togeth
 
 @app.command()
 def run(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
-        workers: Annotated[int, typer.Option(help="Steps at a time; 0 means one per core.")] = 0) -> None:
+        workers: Annotated[int, typer.Option(min=0, help="Steps at a time; 0 means one per core.")] = 0) -> None:
     """Run a study, or go on with it: build data, train, evaluate, analyse, report."""
     with _watch(log) as show:
         result = leaven.run(study, tuple(set or ()), log=show, workers=workers or None)
@@ -50,7 +62,7 @@ def run(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
 
 @app.command()
 def plan(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
-         preview: Annotated[int, typer.Option("--preview", metavar="N", help="Show N rendered examples per condition and source.")] = 0,
+         preview: Annotated[int, typer.Option("--preview", metavar="N", min=0, help="Show N rendered examples per condition and source.")] = 0,
          no_data: Annotated[bool, typer.Option("--no-data", help="Do not build the data; token counts are then upper bounds.")] = False,
          as_json: JsonOption = False) -> None:
     """Say what a study will do and cost: steps, what is cached and why, tokens, FLOPs, memory, disk, hours."""
@@ -95,6 +107,7 @@ def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or 
             cluster: Annotated[Optional[str], typer.Option(metavar="COL", help="Column that groups items which stand or fall together.")] = None,  # noqa: UP045
             metric: Annotated[Optional[str], typer.Option(metavar="COL", help="Score column, when several fit; X:Y when the sides call it differently.")] = None,  # noqa: UP045
             item: Annotated[Optional[str], typer.Option(metavar="COL", help="Item id column, when several fit; X:Y as above.")] = None,  # noqa: UP045
+            unequal_seeds: Annotated[str, typer.Option(help="Different seeds on the two sides: refuse, common or welch.")] = "refuse",
             as_json: JsonOption = False) -> None:
     """Compare two result files of any tool item by item: difference A - B, interval, McNemar, minimum detectable effect."""
     if against:
@@ -103,7 +116,7 @@ def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or 
         left, right = a[:1], a[1:]
     else:
         raise typer.BadParameter(f"expected two files, or --against for several a side; found {len(a)} files")
-    found = leaven.compare(left, right, cluster=cluster, metric=metric, item=item)
+    found = leaven.compare(left, right, cluster=cluster, metric=metric, item=item, unequal_seeds=unequal_seeds)
     print(json.dumps(found.to_dict(), indent=1) if as_json else found)
 
 
@@ -209,13 +222,16 @@ def main() -> None:
     """Run the command line; errors leaven raises on purpose print their message and set the exit code."""
     try:
         app()
+    except BrokenPipeError:
+        raise SystemExit(0) from None
     except LeavenError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
+    except OSError as error:  # a store that is a file, a folder without permission, a full disk
+        print(f"error: {error.strerror or type(error).__name__}: {error.filename or error}; check the paths (store, runs, data)", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

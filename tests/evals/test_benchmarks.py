@@ -135,7 +135,8 @@ def test_score_of_a_real_model_matches_its_token_logprobs(tmp_path: Path) -> Non
     config = TinyConfig.from_spec({"width": 32, "layers": 1, "heads": 2, "max_tokens": 64, "tie": True}, tokenizer.vocab_size)
     folder = tmp_path / "m"
     folder.mkdir()
-    save_tiny(folder, init_tiny(config, 0))
+    model = init_tiny(config, 0)
+    save_tiny(folder, model, {n: p.detach() for n, p in model.named_parameters()})
     copy_tokenizer(tmp_path / "tok", folder)
     backend = open_backend(folder)
     (item,) = open_benchmark("answer").items([{"id": "1", "question": "one two", "answer": "three four five"}], {})
@@ -145,3 +146,34 @@ def test_score_of_a_real_model_matches_its_token_logprobs(tmp_path: Path) -> Non
     n = len(tokenizer.encode(item.example.answer))
     (logprobs,) = backend.token_logprobs([np.asarray(encoded.ids)])
     assert sample.n_tokens == n and sample.logprob_nats == pytest.approx(float(logprobs[-n:].sum()), abs=1e-4)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_planned_parameters_are_the_models(tie: bool) -> None:
+    from leaven.engine.cost import parameter_counts
+    from leaven.lm.tiny_model import TinyConfig
+
+    for width, ffn in ((32, None), (64, None), (96, 128), (128, None)):
+        spec = {"width": width, "layers": 3, "heads": 4, "ffn": ffn, "max_tokens": 64, "tie": tie}
+        assert parameter_counts(spec, 500)[0] == TinyConfig.from_spec(spec, 500).n_parameters()
+
+
+def test_a_benchmark_that_breaks_its_contract_is_named() -> None:
+    from leaven.evals.harness import BENCHMARKS
+
+    class Half:
+        metrics = ("accuracy",)
+
+    BENCHMARKS("half")(Half)
+    with pytest.raises(StudyError, match="lacks items, requests, judge"):
+        open_benchmark("half", "measure.x")
+
+    class Strange(type(open_benchmark("gsm8k"))):  # type: ignore[misc]
+        def judge(self, item, outputs, setting):  # type: ignore[no-untyped-def]
+            found = super().judge(item, outputs, setting)
+            return [dataclasses.replace(v, metric="acuracy") for v in found] if item.id.endswith("0") else None
+
+    items = list(Strange().items([{"question": "q", "answer": "#### 1"}, {"question": "r", "answer": "#### 1"}], {}))
+    for item, words in zip(items, ("Did you mean 'accuracy'", "must return a list"), strict=True):
+        with pytest.raises(StudyError, match=words):
+            list(judge_all(Strange(), [item], {item.id: [Sample(item=item.id, request=0, text="1")]}, Setting(), CTX))

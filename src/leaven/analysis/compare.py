@@ -10,6 +10,7 @@ covered: detecting columns (result_files.py).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import html
 import re
 from collections.abc import Sequence
@@ -115,6 +116,8 @@ def compare_files(
     """
     if not a or not b:
         raise DataError(f"compare: expected at least one file a side, found {len(a)} and {len(b)}")
+    for side in (a, b):
+        _refuse_repeats([Path(p) for p in side])
     metrics, items = _per_side(metric), _per_side(item)
     files_a, files_b = (
         [read_scores(Path(p), item=items[i], metric=metrics[i], cluster=cluster) for p in side] for i, side in enumerate((a, b))
@@ -166,6 +169,18 @@ def _stack(files: list[ScoreFile], seeds: list[int]) -> pl.DataFrame:
     return pl.concat(
         [f.rows.with_columns(pl.lit(s, dtype=pl.Int32).alias("seed")) for f, s in zip(files, seeds, strict=True)]
     )
+
+
+def _refuse_repeats(paths: list[Path]) -> None:
+    """Raise DataError for files that are not there and RefusedError when one file is given twice (it would count as two seeds)."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"compare: expected a result file at {path}, found {'a folder' if path.is_dir() else 'none'}")
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        if content in seen:
+            raise RefusedError(f"compare: {seen[content]} and {path} are the same file; every file must be another run")
+        seen[content] = path
 
 
 def _per_side(name: str | None) -> tuple[str | None, str | None]:

@@ -71,7 +71,7 @@ def results(path: Path | str) -> Results:
 
 
 def compare(a: Sequence[Path | str], b: Sequence[Path | str], *, cluster: str | None = None, metric: str | None = None,
-            item: str | None = None) -> Comparison:
+            item: str | None = None, unequal_seeds: str = "refuse") -> Comparison:
     """Compare two sets of result files item by item; several files a side are seeds.
 
     Raises:
@@ -80,7 +80,10 @@ def compare(a: Sequence[Path | str], b: Sequence[Path | str], *, cluster: str | 
     """
     from leaven.analysis.compare import compare_files
 
-    return compare_files([Path(p) for p in a], [Path(p) for p in b], cluster=cluster, metric=metric, item=item)
+    if unequal_seeds not in ("refuse", "common", "welch"):
+        raise StudyError(f"unequal seeds: expected refuse, common or welch, found {unequal_seeds!r}")
+    return compare_files([Path(p) for p in a], [Path(p) for p in b], cluster=cluster, metric=metric, item=item,
+                         unequal_seeds=unequal_seeds)  # type: ignore[arg-type]
 
 
 def report(path: Path | str, set: Sequence[str] = (), *, log: Any = None) -> RunResult:
@@ -96,7 +99,10 @@ def gc(store: Path | str | None = None, *, dry_run: bool = True) -> Garbage:
     from leaven.engine.store import Store
     from leaven.spec.runtime import Runtime, store_path
 
-    return collect(Store(Path(store) if store else store_path(Runtime())), dry_run=dry_run)
+    place = Path(store) if store else store_path(Runtime())
+    if store and not (place / "artifacts").is_dir():
+        raise StudyError(f"--store {place}: expected an artifact store (a folder with artifacts/), found none")
+    return collect(Store(place), dry_run=dry_run)
 
 
 def schema() -> dict[str, Any]:

@@ -54,11 +54,12 @@ def load_plugin(path: Path) -> None:
     if not path.is_file():
         raise StudyError(f"plugins: expected a Python file at {path}, found none; paths are relative to the study file")
     module_spec = importlib.util.spec_from_file_location(f"leaven_plugin_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
+    if module_spec is None or module_spec.loader is None:
+        raise StudyError(f"plugins: expected a Python file (.py), found {path}")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"plugins: {path} failed to import: {type(error).__name__}: {error}") from error
 
 

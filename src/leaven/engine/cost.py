@@ -75,7 +75,7 @@ def parameter_counts(model: Mapping[str, Any], vocabulary: int) -> tuple[int, in
     Layer: q, k, v, o (4 d^2), gate, up, down (3 d f), two norms (2 d); embedding V d, once when tied; final norm d.
     """
     width, layers = int(model["width"]), int(model["layers"])
-    ffn = int(model["ffn"] or -(-(8 * width // 3) // 16) * 16)
+    ffn = int(model["ffn"] or -(-8 * width // 12) * 4)
     layer = 4 * width**2 + 3 * width * ffn + 2 * width
     matrices = layers * layer + width + vocabulary * width
     return matrices + (0 if model["tie"] else vocabulary * width), matrices

@@ -21,7 +21,7 @@ from leaven.data.sources.world.build import FAMILIES
 from leaven.engine.answers import add_analysis_and_report
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.errors import DataError, StudyError, did_you_mean
-from leaven.evals.harness import limits_of, metrics_of, open_benchmark
+from leaven.evals.harness import check_options, limits_of, metrics_of, open_benchmark
 from leaven.spec.data import Source, Stage, World
 from leaven.spec.load import LoadedStudy, optimiser_of
 from leaven.spec.measure import Measure
@@ -378,6 +378,7 @@ class _Builder:
             benchmark = open_benchmark(measure.benchmark, self.loaded.where(f"measure.{name}.benchmark"))
             metrics = metrics_of(benchmark, measure.metrics, self.loaded.where(f"measure.{name}.metrics"))
             limits_of(measure.limits, self.loaded.where(f"measure.{name}.limits"))
+            check_options(benchmark, measure.options, self.loaded.where(f"measure.{name}.options"))
             for index, contrast in enumerate(self.study.contrasts):
                 if contrast.benchmark == name:
                     must(f"contrasts.{index}.metric", contrast.metric, list(metrics), f"metric of {name}")

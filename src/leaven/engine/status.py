@@ -82,7 +82,10 @@ def read_status(run_dir: Path) -> dict[str, Any]:
     if not path.is_file():
         raise StudyError(f"expected a run folder with status.json at {run_dir}, found none; "
                          "start it with: leaven run STUDY.yaml")
-    status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StudyError(f"{path}: expected the status of a run (JSON), found {error}; run the study again to write a new one") from error
     if status["state"] == "running":
         with flock(run_dir / ".running", fcntl.LOCK_EX, wait=False) as nobody_runs:
             if nobody_runs:

@@ -70,7 +70,21 @@ def open_benchmark(name: str, where: str = "") -> Benchmark:
     """Return the benchmark registered under `name`, importing the built-in ones first."""
     import leaven.evals.benchmarks  # noqa: F401  (registers the built-in benchmarks)
 
-    return BENCHMARKS.get(name, where)()
+    found = BENCHMARKS.get(name, where)()
+    lacking = [m for m in ("items", "requests", "judge") if not callable(getattr(found, m, None))]
+    if lacking or not getattr(found, "metrics", ()):
+        raise StudyError(f"{where or 'benchmark'}: benchmark {name!r} lacks {', '.join(lacking) or 'metrics'}; "
+                         "it needs the methods items, requests and judge and a tuple `metrics` (docs/extend.md)")
+    return found
+
+
+def check_options(benchmark: Benchmark, options: Mapping[str, Any], where: str = "") -> None:
+    """Raise StudyError for an option that the benchmark does not have (its attribute `options` names them; none by default)."""
+    known = tuple(getattr(benchmark, "options", ()))
+    for option in options:
+        if option not in known:
+            raise StudyError(f"{where}.{option}: this benchmark has {'the options ' + ', '.join(known) if known else 'no options'}, found "
+                             f"{option!r}.{did_you_mean(option, known)}")
 
 
 def metrics_of(benchmark: Benchmark, asked: Sequence[str] | None, where: str = "") -> tuple[str, ...]:
@@ -191,5 +205,17 @@ def _judged(benchmark: Benchmark, item: Item, outputs: Sequence[Sample], setting
         verdicts.append(Verdict(benchmark=item.benchmark, item=item.id, metric="bits_per_byte", score=bits / max(1, gold_bytes(request)),
                                 detail=f"{bits:.3f} bits over {gold_bytes(request)} bytes"))
     if set(setting.metrics) - {"bits_per_byte"}:
-        verdicts += benchmark.judge(item, own, setting)
+        verdicts += _own_verdicts(benchmark, item, own, setting)
     return verdicts
+
+
+def _own_verdicts(benchmark: Benchmark, item: Item, own: list[Sample], setting: Setting) -> list[Verdict | Execution]:
+    """Return what a benchmark's `judge` says; raise StudyError when it breaks the contract."""
+    found = benchmark.judge(item, own, setting)
+    name = type(benchmark).__name__
+    if not isinstance(found, list) or not all(isinstance(v, Verdict | Execution) for v in found):
+        raise StudyError(f"benchmark {item.benchmark}: {name}.judge must return a list of Verdict or Execution, found {type(found).__name__}")
+    for metric in {(v if isinstance(v, Verdict) else v.verdict).metric for v in found} - set(benchmark.metrics):
+        raise StudyError(f"benchmark {item.benchmark}: {name}.judge gave the metric {metric!r}, `metrics` names "
+                         f"{', '.join(benchmark.metrics)}.{did_you_mean(metric, tuple(benchmark.metrics))}")
+    return found

@@ -24,7 +24,7 @@ class Model:
     heads: int = 4
     """Attention heads."""
     ffn: int | None = None
-    """Feed-forward size; null means the usual 8/3 of the width, rounded up to a multiple of 16."""
+    """Feed-forward size; null means the usual 8/3 of the width, rounded up to a multiple of 4."""
     max_tokens: int = 512
     """Longest sequence."""
     tie: bool = True

@@ -28,6 +28,7 @@ class Answer:
     """Generate, extract the final answer, compare."""
 
     metrics = ("accuracy",)
+    options = ("kind", "choices")
 
     def items(self, rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[Item]:
         """Yield one item per problem row; rows without an answer raise DataError."""

@@ -26,6 +26,7 @@ class Folio:
     """Choose the likeliest of three labels."""
 
     metrics = ("accuracy",)
+    options = ("normalise",)
 
     def items(self, rows: Iterable[Mapping[str, Any]], options: Mapping[str, Any]) -> Iterator[Item]:
         """Yield one item per conclusion; items that share premises form one cluster."""
