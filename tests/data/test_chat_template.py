@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
 
 from leaven.core.types import Example, Segment, Turn
@@ -293,3 +293,37 @@ def test_without_a_template_markers_are_spelled_out(tmp_path: Path) -> None:
     encoded = ours.encode_segments(chat(CONVERSATIONS["one"]))
     assert ours.decode(encoded.ids, special="keep") == (
         "<|user|>hello world<|im_end|><|assistant|>Hello there<|im_end|>")
+
+
+LLAMA2 = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("mode", ["prepend", "first", "always", "never"])
+def test_tokenizers_that_put_a_space_before_a_text(mode: str, tmp_path: Path) -> None:
+    """Like those converted from SentencePiece: transformers' ids in dialogues, no spaces added between segments."""
+    transformers = pytest.importorskip("transformers")
+    learner = Library(models.BPE(unk_token="<unk>"))
+    learner.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<s>", "</s>"]
+    learner.train_from_iterator(["hello world [INST] [/INST] step\nThen so."] * 9, trainers.BpeTrainer(
+        vocab_size=200, show_progress=False, special_tokens=special))
+    library = Library.from_str(json.dumps({**json.loads(learner.to_str()), "pre_tokenizer": None}))
+    if mode == "prepend":
+        library.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        library.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=mode)
+    library.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    folder = make(tmp_path, "mistral", template=LLAMA2)
+    library.save(str(folder / "tokenizer.json"))
+    ours, hugging = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    turns = [("user", "hello"), ("assistant", "so hello"), ("user", "Then"), ("assistant", "world")]
+    encoded = ours.encode_segments(chat(turns))
+    assert encoded.ids.tolist() == theirs(hugging, turns)
+    assert ours.encode_segments(prompt_of(chat(turns))).ids.tolist() == theirs(hugging, turns[:1], generate=True)
+    pieces = [Segment(kind="text", text=t) for t in ("step\n", "Then so", ".")]
+    assert ours.decode(ours.encode_segments(pieces).ids) == "step\nThen so."
+    assert ours.encode("hello world") == hugging.encode("hello world", add_special_tokens=False)
+    assert ours.encode_segments(pieces[:1]).ids.tolist() == ours.encode("step\n")

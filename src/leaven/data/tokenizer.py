@@ -11,7 +11,8 @@ ordinary text. The special tokens live outside the learned vocabulary (highest i
 id with them. With a tokenizer brought along (a Hugging Face folder), "<|end|>" is its eos and "<|pad|>" its pad (or
 eos). If it has a chat template, dialogues are rendered with it (chat_template.py) and "<|end|>" is the token that ends
 a turn, where the configuration declares that as an eos; only a folder without one has missing role markers spelled in
-ordinary tokens. Outside replies, template text and content are then encoded as one stretch, as transformers does.
+ordinary tokens. Outside replies, template text and content are then encoded as one stretch, as transformers does. The
+space that SentencePiece-like tokenizers put before a text is put before an example, never before its later segments.
 Not covered: which text a format yields (formats.py), packing and truncation (tokenise.py).
 """
 
@@ -33,13 +34,22 @@ from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import read_examples
 from leaven.core.types import Example, Segment
+from leaven.data.tokenizer_folder import (
+    END,
+    PAD,
+    SPECIALS,
+    chat_template_of,
+    declared_all,
+    quiet,
+    special_ids_of,
+    special_pattern,
+    without_prefix,
+)
 from leaven.errors import DataError, StudyError
 
 if TYPE_CHECKING:
     from leaven.data.chat_template import ChatTemplate, Run
 
-PAD, END = "<|pad|>", "<|end|>"
-SPECIALS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 UNKNOWN = "<|unk|>"
 LONGEST_RUN = 16
 
@@ -70,14 +80,20 @@ class Tokenizer:
         """Use `load`; `special_ids` maps markers to ids and holds at least "<|end|>" and "<|pad|>"."""
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self.folder = folder
-        self._template = _quiet(tokenizers.Tokenizer.from_str(text))
-        self._plain = _quiet(tokenizers.Tokenizer.from_str(text))
+        self._template = quiet(tokenizers.Tokenizer.from_str(text))
+        self._plain = quiet(tokenizers.Tokenizer.from_str(text))
         self._plain.encode_special_tokens = True  # special tokens spelled out in data are data
         self._special = dict(special_ids)
+        # what goes on after other text must not get the space that SentencePiece-like tokenizers put before a text
+        bare = without_prefix(text)
+        self._inner = self._plain if bare is None else quiet(tokenizers.Tokenizer.from_str(bare))
+        self._inner.encode_special_tokens = True
+        self._inner_template = self._template if bare is None else quiet(tokenizers.Tokenizer.from_str(bare))
+        self._prefix_after_special = bare is not None and self._puts_prefix_after_special()
         self._unknown = self._plain.token_to_id(UNKNOWN)
-        self._cache: dict[str, list[int]] = {}
+        self._cache: dict[tuple[str, bool], list[int]] = {}
         self._chat = chat
-        self._added, self._added_pattern = _special_pattern(self._plain)
+        self._added, self._added_pattern = special_pattern(self._plain)
         self.pad_id, self.end_id, self.bos_id = self._special[PAD], self._special[END], bos_id
         self.vocab_size = max(self._plain.get_vocab(with_added_tokens=True).values()) + 1
 
@@ -98,9 +114,9 @@ class Tokenizer:
             loaded = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"{path}: expected a tokenizer.json of the tokenizers library, found: {error}") from error
-        special_ids, bos_id = _special_ids(folder, loaded)
-        chat = _chat_template(folder, loaded)
-        ends = _declared_all(folder, loaded, "eos")
+        special_ids, bos_id = special_ids_of(folder, loaded)
+        chat = chat_template_of(folder, loaded)
+        ends = declared_all(folder, loaded, "eos")
         if chat is not None and (turn_end := loaded.token_to_id(chat.turn_end() or "")) in ends:
             special_ids[END] = turn_end
         return cls(folder, special_ids, bos_id, chat)
@@ -124,11 +140,12 @@ class Tokenizer:
 
     def _encode_apart(self, examples: Sequence[Sequence[Segment]]) -> list[Encoded]:
         """Encode every segment on its own, markers as special ids."""
-        plain = [s.text for segments in examples for s in segments if s.kind != "template"]
-        ids = iter(self._encode_batch(plain))
+        plain = [(s.text, i == 0) for segments in examples for i, s in enumerate(segments) if s.kind != "template"]
+        ids = self._encode_batch(plain)
         result = []
         for segments in examples:
-            pieces = [self._encode_template(s.text) if s.kind == "template" else next(ids) for s in segments]
+            pieces = [self._encode_template(s.text, i == 0) if s.kind == "template" else next(ids)
+                      for i, s in enumerate(segments)]
             counts = [len(p) for p in pieces]
             result.append(Encoded(
                 ids=np.fromiter((i for p in pieces for i in p), np.int32, sum(counts)),
@@ -164,133 +181,66 @@ class Tokenizer:
         stretch: list[Run] = []
         for run in runs:
             if stretch and not (run.joined and run.learn == stretch[-1].learn):
-                parts += self._encode_stretch(stretch)
+                parts += self._encode_stretch(stretch, fresh=self._is_fresh(parts))
                 stretch = []
             stretch.append(run)
-        parts += self._encode_stretch(stretch)
+        parts += self._encode_stretch(stretch, fresh=self._is_fresh(parts))
         return Encoded(ids=np.array([i for ids, _, _ in parts for i in ids], np.int32),
                        learn=np.repeat(np.array([w for _, _, w in parts], np.float32), [len(p[0]) for p in parts]),
                        segment=np.array([s for _, owners, _ in parts for s in owners], np.int32))
 
-    def _encode_stretch(self, stretch: Sequence[Run]) -> Iterator[tuple[list[int], list[int], float]]:
+    def _is_fresh(self, parts: Sequence[tuple[list[int], list[int], float]]) -> bool:
+        """Return whether the next text gets the prefix: at the start, with some tokenizers after special tokens."""
+        last = next((ids[-1] for ids, _, _ in reversed(parts) if ids), None)
+        return last is None or (self._prefix_after_special and last in self._added.values())
+
+    def _encode_stretch(self, stretch: Sequence[Run], fresh: bool) -> list[tuple[list[int], list[int], float]]:
+        parts: list[tuple[list[int], list[int], float]] = []
         texts: list[tuple[str, int]] = []
         for run in stretch:
             at = 0
             for match in self._added_pattern.finditer(run.text) if run.template else ():
                 texts.append((run.text[at:match.start()], run.segment))
-                yield *self._encode_shared(texts), run.learn
-                yield [self._added[match[0].strip()]], [run.segment], run.learn
-                texts, at = [], match.end()
+                parts.append((*self._encode_shared(texts, fresh), run.learn))
+                parts.append(([self._added[match[0].strip()]], [run.segment], run.learn))
+                texts, at, fresh = [], match.end(), self._prefix_after_special
             texts.append((run.text[at:], run.segment))
-        yield *self._encode_shared(texts), stretch[-1].learn
+        return [*parts, (*self._encode_shared(texts, fresh), stretch[-1].learn)]
 
-    def _encode_shared(self, texts: Sequence[tuple[str, int]]) -> tuple[list[int], list[int]]:
+    def _encode_shared(self, texts: Sequence[tuple[str, int]], fresh: bool) -> tuple[list[int], list[int]]:
         """Return the ids of texts encoded as one, and for each id the segment that holds its last character."""
         whole = "".join(text for text, _ in texts)
         if not whole:
             return [], []
-        encoding = self._plain.encode(whole, add_special_tokens=False)
+        encoding = (self._plain if fresh else self._inner).encode(whole, add_special_tokens=False)
         owner = np.repeat([segment for _, segment in texts], [len(text) for text, _ in texts])
         last = [min(max(begin, end - 1), len(whole) - 1) for begin, end in encoding.offsets]
         return encoding.ids, np.maximum.accumulate(owner[last]).tolist() if last else []
 
-    def _encode_batch(self, texts: list[str]) -> Iterator[list[int]]:
-        for start in range(0, len(texts), _BATCH):
-            for encoding in self._plain.encode_batch_fast(texts[start:start + _BATCH], add_special_tokens=False):
-                yield encoding.ids
+    def _puts_prefix_after_special(self) -> bool:
+        end = self._plain.id_to_token(self._special[END])
+        return self._template.encode(f"{end}a", add_special_tokens=False).ids[1:] == self.encode("a")
 
-    def _encode_template(self, text: str) -> list[int]:
-        if text not in self._cache:
+    def _encode_batch(self, texts: Sequence[tuple[str, bool]]) -> Iterator[list[int]]:
+        """Yield the ids of (text, whether it is the first of its example)."""
+        for start in range(0, len(texts), _BATCH):
+            batch = texts[start:start + _BATCH]
+            found = self._inner.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
+            for (text, first), encoding in zip(batch, found, strict=True):
+                yield self.encode(text) if first and self._inner is not self._plain else encoding.ids
+
+    def _encode_template(self, text: str, first: bool) -> list[int]:
+        first = first and self._inner_template is not self._template
+        tokenizer = self._template if first else self._inner_template
+        if (text, first) not in self._cache:
             ids: list[int] = []
             for piece in _MARKERS.split(text):
                 found = self._special.get(piece)
-                ids += self._template.encode(piece, add_special_tokens=False).ids if found is None else [found]
+                ids += tokenizer.encode(piece, add_special_tokens=False).ids if found is None else [found]
             if len(self._cache) > 65536:  # templates are few; a format that varies them must not eat the memory
                 self._cache.clear()
-            self._cache[text] = ids
-        return list(self._cache[text])
-
-
-def _quiet(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """Switch off truncation and padding that a brought tokenizer.json may carry: lengths are decided in tokenise.py."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _special_pattern(tokenizer: tokenizers.Tokenizer) -> tuple[dict[str, int], re.Pattern[str]]:
-    """Return the special tokens by text, and a pattern for them with the white space that some of them swallow."""
-    added = {i: t for i, t in tokenizer.get_added_tokens_decoder().items() if t.special and t.content.strip()}
-    longest_first = sorted(added.values(), key=lambda t: -len(t.content))
-    space = r"\s*"
-    pattern = "|".join(f"{space if t.lstrip else ''}{re.escape(t.content)}{space if t.rstrip else ''}"
-                       for t in longest_first)
-    return {t.content.strip(): i for i, t in added.items()}, re.compile(pattern or r"(?!)")
-
-
-def _chat_template(folder: Path, loaded: tokenizers.Tokenizer) -> ChatTemplate | None:
-    """Return the folder's chat template; None when it has none, or has all of leaven's own markers."""
-    if all(loaded.token_to_id(name) is not None for name in SPECIALS):
-        return None
-    config = _read_json(folder / "tokenizer_config.json")
-    if not (folder / "chat_template.jinja").is_file() and not config.get("chat_template"):
-        return None
-    from leaven.data import chat_template  # brings jinja2, which trained tokenizers never need
-
-    source = chat_template.find_source(folder, config)
-    if source is None:
-        return None
-    named = {**_read_json(folder / "special_tokens_map.json"), **config}
-    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in named.items() if k.endswith("_token")}
-    special = [t.content for t in loaded.get_added_tokens_decoder().values() if t.special]
-    ends = [loaded.id_to_token(i) for i in _declared_all(folder, loaded, "eos")]
-    return chat_template.ChatTemplate(
-        folder, source, {k: v for k, v in texts.items() if isinstance(v, str)}, special, ends)
-
-
-def _special_ids(folder: Path, loaded: tokenizers.Tokenizer) -> tuple[dict[str, int], int | None]:
-    """Return marker -> id and the bos id, from the tokenizer itself or from the configuration files beside it."""
-    end = _declared(folder, loaded, "eos")
-    end = loaded.token_to_id(END) if end is None else end
-    if end is None:
-        raise DataError(f"{folder}: expected an end-of-sequence token, found no eos_token in tokenizer_config.json or "
-                        "special_tokens_map.json and no eos_token_id in generation_config.json or config.json. "
-                        "Name one of the tokenizer's tokens as eos_token there")
-    pad = _declared(folder, loaded, "pad")
-    pad = loaded.token_to_id(PAD) if pad is None else pad
-    ids = {name: found for name in SPECIALS[2:] if (found := loaded.token_to_id(name)) is not None}
-    return {PAD: end if pad is None else pad, END: end, **ids}, _declared(folder, loaded, "bos")
-
-
-def _declared(folder: Path, loaded: tokenizers.Tokenizer, which: Literal["eos", "pad", "bos"]) -> int | None:
-    """Return the id of the eos, pad or bos token that the folder's configuration files declare first."""
-    return next(iter(_declared_all(folder, loaded, which)), None)
-
-
-def _declared_all(folder: Path, loaded: tokenizers.Tokenizer, which: Literal["eos", "pad", "bos"]) -> list[int]:
-    """Return every id that the configuration files declare; a model may have several that end a sequence."""
-    ids: list[int] = []
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _read_json(folder / name).get(f"{which}_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str) and (found := loaded.token_to_id(token)) is not None:
-            ids.append(found)
-    for name in ("generation_config.json", "config.json"):
-        declared = _read_json(folder / name).get(f"{which}_token_id")
-        for found in declared if isinstance(declared, list) else [declared]:
-            if isinstance(found, int) and loaded.id_to_token(found) is not None:
-                ids.append(found)
-    return list(dict.fromkeys(ids))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, found: {error}") from error
-    return value if isinstance(value, dict) else {}
+            self._cache[text, first] = ids
+        return list(self._cache[text, first])
 
 
 @step(version=1)
