@@ -252,6 +252,45 @@ def test_thinned_curves_average_bins_and_keep_the_last_step():
     assert thinned([1, 2], [3.0, 4.0], 90) == ((1.0, 3.0), (2.0, 4.0))
 
 
+def _judge_again(inputs: dict[str, Path], metrics: tuple[str, ...]) -> None:
+    """Write verdicts of `metrics` in that order; a bits_per_byte row carries the status "pass" whatever was answered."""
+    for condition in CONDITIONS:
+        for seed in SEEDS:
+            rows = []
+            for k in range(N_ITEMS):
+                right = _right(condition, seed, k)
+                judged = Verdict(
+                    benchmark="lists", item=f"i{k:02d}", status="pass" if right else "fail", score=float(right), raw=f"raw {k}"
+                )
+                bits = Verdict(benchmark="lists", item=f"i{k:02d}", metric="bits_per_byte", status="pass", score=1.0 + k / 8)
+                rows += [{"accuracy": judged, "bits_per_byte": bits}[m] for m in metrics]
+            write_verdicts(inputs[f"verdicts:{condition}:{seed}"] / "verdicts.parquet", rows)
+
+
+@pytest.mark.parametrize("metrics", [("accuracy", "bits_per_byte"), ("bits_per_byte", "accuracy")])
+def test_the_browser_shows_the_judged_metric_of_two(study, metrics):
+    spec, inputs = study
+    _judge_again(inputs, metrics)
+    data = read_report(spec, inputs)
+    for shown in data.samples:
+        k = int(shown.item[1:])
+        for output in shown.outputs:
+            assert output.metric == "accuracy" and output.also == (("bits_per_byte", 1.0 + k / 8),)
+            assert output.status == ("pass" if _right(output.condition, 0, k) else "fail") and output.raw == f"raw {k}"
+    markup = render_html(data)
+    passing = sum(_right(o.condition, 0, int(s.item[1:])) for s in data.samples for o in s.outputs)
+    assert 0 < passing < 12 and markup.count("\u2713 pass") == passing and markup.count("\u2717 fail") == 12 - passing
+    assert re.search(r"fail</span> <span class=.also.>bits per byte \d", markup)
+
+
+def test_a_metric_that_only_measures_never_passes(study):
+    spec, inputs = study
+    _judge_again(inputs, ("bits_per_byte",))
+    markup = render_html(read_report(spec, inputs))
+    assert "2 measured" in markup and re.search(r"\u2022 measured \(bits per byte \d\.", markup)
+    assert "\u2713" not in markup and not re.search(r"\d of \d pass", markup)
+
+
 def test_shown_items_spread_over_difficulty():
     assert sorted(i.example.difficulty for i in spread_items(_items(), 6)) == [1, 2, 3, 4, 5, 6]
     assert len(spread_items(_items()[:2], 6)) == 2

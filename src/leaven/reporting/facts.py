@@ -14,6 +14,9 @@ from leaven.core.types import Finding
 
 SCOPES = {True: "items seen in training", False: "unseen items"}
 
+MEASURED_ONLY = ("bits_per_byte",)
+"""Metrics that measure an item without judging the answer: their rows carry the status "pass" and pass nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
@@ -72,7 +75,11 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What one condition answered to one item: raw model text, what was extracted from it and how it was judged."""
+    """What one condition answered to one item: raw model text, what was extracted from it and how it was judged.
+
+    `metric` is the one that judged the answer (a measured one where nothing else was asked for); `also` holds the
+    other metrics of the same answer with their values.
+    """
 
     condition: str
     seed: int
@@ -81,9 +88,15 @@ class Output:
     status: str = ""
     score: float | None = None
     metric: str = ""
+    also: tuple[tuple[str, float | None], ...] = ()
     detail: str = ""
     level: str = ""
     run: str = ""
+
+    @property
+    def measured(self) -> bool:
+        """Return whether the answer was measured and not judged: no pass or fail may be said of it."""
+        return self.metric in MEASURED_ONLY or (self.status == "pass" and self.score != 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from leaven.core.lineage import Lineage, distinct, lineage
 from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_table
 from leaven.core.types import Finding, Item
 from leaven.errors import DataError
-from leaven.reporting.facts import SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+from leaven.reporting.facts import MEASURED_ONLY, SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
 
 POINTS = 90
 ALL_POINTS = 9_000
@@ -340,24 +340,29 @@ def _outputs(run: Mapping[str, Any], inputs: Mapping[str, Path], items: set[str]
         .sort("request", descending=True)
         .iter_rows(named=True)
     }
-    outputs: dict[str, Output] = {}
-    for row in verdicts.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0)).iter_rows(named=True):
-        outputs.setdefault(
-            row["item"],
-            Output(
-                condition=str(run["condition"]),
-                level=str(run.get("level") or ""),
-                seed=int(run.get("seed") or 0),
-                raw=row["raw"] or texts.get(row["item"]) or "",
-                extracted=row["extracted"] or "",
-                status=row["status"] or "",
-                score=row["score"],
-                metric=row["metric"] or "",
-                detail=row["detail"] or "",
-                run=str(run.get("id") or ""),
-            ),
-        )
-    return outputs
+    rows = verdicts.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0))
+    by_item: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.iter_rows(named=True):
+        by_item.setdefault(row["item"], []).append(row)
+    return {item: _output(run, found, texts.get(item) or "") for item, found in by_item.items()}
+
+
+def _output(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str) -> Output:
+    """Return one answer with the verdict of its first judged metric; the other metrics follow as second values."""
+    first, *others = sorted(rows, key=lambda r: r["metric"] in MEASURED_ONLY)
+    return Output(
+        condition=str(run["condition"]),
+        level=str(run.get("level") or ""),
+        seed=int(run.get("seed") or 0),
+        raw=first["raw"] or text,
+        extracted=first["extracted"] or "",
+        status=first["status"] or "",
+        score=first["score"],
+        metric=first["metric"] or "",
+        also=tuple((str(r["metric"]), r["score"]) for r in others),
+        detail=first["detail"] or "",
+        run=str(run.get("id") or ""),
+    )
 
 
 def _shown(item: Item, benchmark: str, outputs: Sequence[Output]) -> Shown:

@@ -44,7 +44,7 @@ from leaven.reporting.rows import (
 from leaven.reporting.wording import MISSING, plural, printable, value_text
 
 
-@step(version=2)
+@step(version=3)
 def report(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write report.html, findings.json, tables/ and figures/ into `out`.
 

@@ -365,38 +365,49 @@ def shown_item(shown: Shown, data: ReportData) -> dict[str, Any]:
         f"difficulty {shown.difficulty}{unit}" if shown.difficulty is not None else "",
         "may occur in training" if shown.seen else "",
     ]
-    passed = sum(o.status == "pass" for o in shown.outputs)
     prompt, more = clip(shown.prompt, MAX_OUTPUT_CHARACTERS)
     return {
         "item": shown.item,
         "meta": ", ".join(m for m in meta if m),
         "prompt": prompt + (f"\n\u2026 {more} more characters" if more else ""),
         "gold": clip(shown.gold, MAX_OUTPUT_CHARACTERS)[0],
-        "tally": f"{passed} of {len(shown.outputs)} pass",
+        "tally": _tally(shown),
         "outputs": [_output(o, data) for o in shown.outputs],
     }
 
 
+def _tally(shown: Shown) -> str:
+    """Return how many of the judged answers pass; answers that were only measured are counted apart."""
+    judged = [o for o in shown.outputs if not o.measured]
+    passed = f"{sum(o.status == 'pass' for o in judged)} of {len(judged)} pass" if judged else ""
+    measured = f"{len(shown.outputs) - len(judged)} measured" if len(judged) < len(shown.outputs) else ""
+    return ", ".join(part for part in (passed, measured) if part)
+
+
 def _output(output: Output, data: ReportData) -> dict[str, Any]:
+    """Return one answer of the sample browser."""
     raw, more = clip(output.raw, MAX_OUTPUT_CHARACTERS)
-    kind = "pass" if output.status == "pass" else "fail" if output.status == "fail" else "other"
-    sign = {"pass": "\u2713", "fail": "\u2717"}.get(kind, "\u2022")
-    score = (
-        f" ({output.metric.replace('_', ' ')} {number(output.score)})"
-        if output.score is not None and output.score not in (0, 1)
-        else ""
-    )
+    kind = "other" if output.measured or output.status not in ("pass", "fail") else output.status
     return {
         "name": f"{series_label(output.condition, output.level)}, seed {output.seed}",
         "mark": _mark(output.condition, data),
-        "raw": raw or "(nothing)",
+        "raw": raw or ("(nothing was generated: the expected text was scored)" if output.measured else "(nothing)"),
         "more": f"{more:,}" if more else "",
         "extracted": clip(output.extracted.strip(), 600)[0],
         "multiline": "\n" in output.extracted.strip(),
         "detail": clip(output.detail, 300)[0],
         "kind": kind,
-        "verdict": f"{sign} {output.status.replace('_', ' ')}{score}",
+        "verdict": _verdict(output, kind),
+        "also": ", ".join(f"{metric.replace('_', ' ')} {number(value)}" for metric, value in output.also),
     }
+
+
+def _verdict(output: Output, kind: str) -> str:
+    """Return the verdict in words with its sign, the value beside it where it is more than pass or fail."""
+    sign = {"pass": "\u2713", "fail": "\u2717"}.get(kind, "\u2022")
+    word = "measured" if output.measured else output.status.replace("_", " ")
+    told = output.score is not None and (output.measured or output.score not in (0, 1))
+    return f"{sign} {word}" + (f" ({output.metric.replace('_', ' ')} {number(output.score)})" if told else "")
 
 
 def samples_note(data: ReportData) -> str:
