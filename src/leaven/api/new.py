@@ -10,10 +10,13 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from leaven.api.running import refused_rows
 from leaven.errors import DataError, StudyError, did_you_mean
 
 EMBEDDED = ("quickstart",)
 BASE_ROWS = 6000
+FEWEST_ROWS = 20
+"""Fewer rows than this cannot move a model measurably; the study would only spend time."""
 
 
 def new(name: str, folder: Path | str | None = None, *, data: Path | str | None = None, model: Path | str | None = None) -> Path:
@@ -48,38 +51,51 @@ def new(name: str, folder: Path | str | None = None, *, data: Path | str | None 
 
 def _own_data_study(name: str, data: Path, model: Path | None, target: Path) -> str:
     """Return the text of a with / without / size-matched-random study for a file."""
-    from leaven.data.sources.rows import read_rows
-
     if not data.is_file():
         raise DataError(f"--data {data}: expected a file, found none")
     if model is not None and not (model / "config.json").is_file():
         raise DataError(f"--model {model}: expected a local Hugging Face folder with config.json, found none")
-    rows = sum(1 for _ in read_rows(data))
-    if rows == 0:
-        raise DataError(f"--data {data}: expected at least one row, found none")
+    rows, refused = _usable_rows(data)
+    if rows < FEWEST_ROWS:
+        raise DataError(f"--data {data}: expected at least {FEWEST_ROWS} usable rows, found {rows}" + (f" and {refused}" if refused else ""))
     here = target.absolute()
     shown = {"data": os.path.relpath(data.absolute(), here), "model": os.path.relpath(model.absolute(), here) if model else ""}
-    lines = TEMPLATE.format(name=name, file=shown["data"], rows=rows, base=BASE_ROWS, control=max(rows, 1000), total=BASE_ROWS + rows,
+    lines = TEMPLATE.format(name=name, file=shown["data"], rows=rows, shown=data.name, refused=f"  # {refused}" if refused else "", base=BASE_ROWS, control=max(rows, 1000), total=BASE_ROWS + rows,
                             model=f"{{kind: hf, folder: {shown['model']}}}" if model else "{kind: tiny, width: 128, layers: 4, heads: 4, max_tokens: 512}",
                             lr="1.0e-5" if model else "2.0e-3", width="" if model else "tokenizer: {kind: bpe, vocab_size: 4096}\n")
     return lines
+
+
+def _usable_rows(data: Path) -> tuple[int, str]:
+    """Return how many rows of a file become examples, and what was refused, read exactly as the study will read it."""
+    import json
+    import tempfile
+
+    from leaven.core.step import StepContext
+    from leaven.data.sources.files import load_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        spec = {"name": "mine", "shape": "auto", "fields": None, "limit": None, "licence": "", "domain": "", "on_bad_row": "count"}
+        load_file(spec, {"file": data}, Path(folder), StepContext())
+        report = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
+    return int(report["rows_kept"]), refused_rows(report)
 
 
 TEMPLATE = """\
 # Is this data worth adding? Three conditions at equal optimiser steps; change anything, then: leaven plan study.yaml
 leaven: 1
 study: {name}
-question: Does adding {file} to the training data make the model reason better than adding as much other data?
+question: Does adding {shown} to the training data make the model reason better than adding as much other data?
 
 data:
   sources:
     base:                          # procedural problems with reasoning, made by leaven
       world: {{families: [last_letters, coin_flip, variables], n: {base}}}
       licence: Apache-2.0
-    pool:                          # where the size-matched control comes from: same kind as base, other problems
-      world: {{families: [last_letters, coin_flip, variables], n: {control}, seed: 1}}
+    pool:                          # where the size-matched control comes from: other tasks than base, so no row is a repeat
+      world: {{families: [word_problem, reverse_words, ordering], n: {control}}}
       licence: Apache-2.0
-    mine: {{file: "{file}", licence: unknown}}
+    mine: {{file: "{file}", licence: unknown}}{refused}
     random: {{subset_of: pool, size_of: mine}}
   stages:
     sft:

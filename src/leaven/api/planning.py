@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from leaven.api.running import execute, load, run_dir_of
+from leaven.api.running import execute, load, run_dir_of, source_notes
 from leaven.core.tables import read_examples
 from leaven.data.tokenise import Rendered, preview
 from leaven.data.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ class PlanReport:
     costs: list[TrainingCost]
     differences: list[dict[str, Any]]
     outcome: Outcome | None
+    notes: list[str]
     previews: list[tuple[str, Rendered]]
 
 
@@ -61,7 +62,7 @@ def plan(path: Path | str, set: Sequence[str] = (), *, build_data: bool = True, 
         outcome = execute(found, folder, only=data, log=log, resume=f"leaven plan {path}")
     forecasts = forecast(found.nodes, store, run_dir=folder)
     rendered = _previews(found, forecasts, store, previews) if previews else []
-    return PlanReport(found, forecasts, training_costs(forecasts, store), differences(loaded.cells), outcome, rendered)
+    return PlanReport(found, forecasts, training_costs(forecasts, store), differences(loaded.cells), outcome, source_notes(folder), rendered)
 
 
 def _previews(found: Plan, forecasts: list[Forecast], store: Store, n: int) -> list[tuple[str, Rendered]]:

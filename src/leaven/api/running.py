@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class RunResult:
     run_dir: Path
     outcome: Outcome
     findings: list[dict[str, Any]]
+    notes: list[str]
 
     @property
     def failed(self) -> dict[str, Failure]:
@@ -163,7 +164,28 @@ def _collect(folder: Path, outcome: Outcome) -> RunResult:
         findings = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
         answer = json.loads((follow(folder / "analysis") / "answer.json").read_text(encoding="utf-8"))["answer"]
         report = folder / "report.html"
-    return RunResult(outcome.exit_code, answer, report, folder, outcome, findings)
+    return RunResult(outcome.exit_code, answer, report, folder, outcome, findings, source_notes(folder))
+
+
+def source_notes(folder: Path) -> list[str]:
+    """Return one line per source of a run folder whose file had rows that were refused."""
+    notes = []
+    for link in sorted((folder / "data").glob("*")) if (folder / "data").is_dir() else ():
+        path = follow(link) / "report.json"
+        refused = refused_rows(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else ""
+        if refused:
+            notes.append(f"source {link.name}: {refused}")
+    return notes
+
+
+def refused_rows(report: Mapping[str, Any]) -> str:
+    """Return what a source's report.json says about refused rows, "" when there are none."""
+    bad: Mapping[str, int] = report.get("bad_rows") or {}
+    total = sum(bad.values())
+    if not total:
+        return ""
+    reasons = "; ".join(f"{count} {reason}" for reason, count in sorted(bad.items(), key=lambda pair: -pair[1]))
+    return f"{report['rows_kept']} of {report['rows_read']} rows used, {total} refused ({reasons})"
 
 
 def _copy(source: Path, target: Path) -> None:

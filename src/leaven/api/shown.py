@@ -65,6 +65,7 @@ def result_text(result: RunResult) -> str:
         rows = [[f["data"].get("condition", f["title"]), f["data"].get("benchmark", ""), f["data"].get("metric", ""), _number(f["estimate"]),
                  f"[{_number(f['low'])}, {_number(f['high'])}]", str(f["n_items"]), str(len(f["seeds"]))] for f in scores[:MAX_SHOWN]]
         lines += [columns(rows, ("condition", "benchmark", "metric", "mean", "95 % interval", "items", "seeds")), ""]
+    lines += result.notes
     if result.report:
         lines.append(f"report: {result.report}")
     for name, failure in result.failed.items():
@@ -103,6 +104,7 @@ def plan_text(report: PlanReport) -> str:
     rows = [[name, str(sum(n for (k, _), n in counts.items() if k == name)), str(counts[name, "cached"]), _reasons(report, name)] for name in functions]
     lines += [columns(rows, ("step", "count", "cached", "why not")), ""]
     lines += [_costs_text(report)]
+    lines += ["", *report.notes] if report.notes else []
     if report.plan.missing:
         lines += ["", "Files that are not here (token counts are upper bounds, nothing was built):", *[f"  {m}" for m in report.plan.missing]]
     if report.outcome and report.outcome.failed:

@@ -1,13 +1,14 @@
 """A plan and its built order tables -> tokens, parameters, FLOPs, memory, disk and hours, before anything is spent.
 
 Tokens are exact once the data steps are built, else bounded from batch x max_tokens x steps. FLOPs = 6 x (matrix parameters +
-head) + attention, per trained token (Kaplan et al. 2020, section 2.1). Hours come from a
-matrix-product rate of this machine measured now, per processor second. Not covered: evaluation.
+head) + attention, per trained token (Kaplan et al. 2020, section 2.1). Hours come from
+earlier trainings of the same model in this store, else from a matrix-product rate measured now. Not covered: evaluation.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from leaven.core.hashing import canonical
 from leaven.core.tables import read_table
 from leaven.engine.estimate import Forecast
 from leaven.engine.graph import Node
 from leaven.engine.store import Store
 
-EFFICIENCY = 0.3
-"""Share of the bare matrix-product rate that small-model training reaches on a CPU (MFU 0.16-0.67, benchmarks/results/training.json)."""
+TRAIN = "leaven.lm.loop:train"
+EFFICIENCY = 0.5
+"""Share of the bare fp32 matrix-product rate taken for a model this store has never trained."""
+RECENT = 8
+"""How many earlier trainings of the same model speak for its speed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,25 @@ class TrainingCost:
 def training_costs(forecasts: list[Forecast], store: Store) -> list[TrainingCost]:
     """Return one row per training step, in graph order."""
     by_id = {f.node.id: f for f in forecasts}
-    rate = _matrix_flops_per_second()
-    return [_cost(f, by_id, store, rate) for f in forecasts if f.node.function == "leaven.lm.loop:train"]
+    bare = EFFICIENCY * _matrix_flops_per_second()
+    seen = _seen_rates(store)
+    found = []
+    for forecast in forecasts:
+        if forecast.node.function == TRAIN:
+            found.append(_cost(forecast, by_id, store, seen.get(canonical(forecast.node.spec["model"]), bare)))
+    return found
+
+
+def _seen_rates(store: Store) -> dict[str, float]:
+    """Return model section -> FLOPs per processor second that training it took in this store (median of the most recent runs)."""
+    rates: dict[str, list[float]] = {}
+    trained = [m for m in store.manifests() if m.recipe.function == TRAIN and "continue" not in m.recipe.inputs]
+    for manifest in sorted(trained, key=lambda m: m.created):
+        facts = store.path(manifest.key) / "training.json"
+        if facts.is_file() and manifest.cost.cpu_s > 0:
+            flops = float(json.loads(facts.read_text(encoding="utf-8")).get("flops") or 0)
+            rates.setdefault(canonical(manifest.recipe.spec["model"]), []).append(flops / manifest.cost.cpu_s)
+    return {model: statistics.median(found[-RECENT:]) for model, found in rates.items() if found[-1] > 0}
 
 
 def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate: float) -> TrainingCost:
@@ -65,7 +87,7 @@ def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate:
     flops = tokens * (6.0 * matrices + 6.0 * layers * width * length)
     batch_tokens = int(order.node.spec["batch"]) * min(length, max(1, tokens // max(1, steps * int(order.node.spec["batch"]))))
     memory = parameters * 16 + batch_tokens * (layers * width * 34 + vocabulary * 8)
-    hours = flops / (rate * EFFICIENCY) / 3600
+    hours = flops / rate / 3600
     return TrainingCost(node.id, forecast.state, steps, tokens, learned, exact, parameters, flops, memory, parameters * 12, hours)
 
 
@@ -135,12 +157,15 @@ def _folder_counts(node: Node) -> tuple[int, int]:
 
 
 def _matrix_flops_per_second() -> float:
-    """Measure this machine's fp32 matrix-product rate on one shape, in about 50 ms; processor time, so other load does not count."""
+    """Measure this machine's fp32 matrix-product rate on one shape: the best of ten windows of 10 ms, so that other load counts little."""
     rng = np.random.Generator(np.random.Philox(0))
     a, b = rng.standard_normal((512, 256), dtype=np.float32), rng.standard_normal((256, 256), dtype=np.float32)
     a @ b
-    began, count = time.process_time(), 0
-    while time.process_time() - began < 0.05:
-        a @ b
-        count += 1
-    return count * 2.0 * 512 * 256 * 256 / (time.process_time() - began)
+    best = 0.0
+    for _ in range(10):
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < 0.01:
+            a @ b
+            count += 1
+        best = max(best, count * 2.0 * 512 * 256 * 256 / (time.perf_counter() - began))
+    return best
