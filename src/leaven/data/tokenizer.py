@@ -209,10 +209,13 @@ class Tokenizer:
 
     def _encode_shared(self, texts: Sequence[tuple[str, int]], fresh: bool) -> tuple[list[int], list[int]]:
         """Return the ids of texts encoded as one, and for each id the segment that holds its last character."""
-        whole = "".join(text for text, _ in texts)
-        if not whole:
+        texts = [(text, segment) for text, segment in texts if text]
+        if not texts:
             return [], []
+        whole = "".join(text for text, _ in texts)
         encoding = (self._plain if fresh else self._inner).encode(whole, add_special_tokens=False)
+        if len(texts) == 1:
+            return encoding.ids, [texts[0][1]] * len(encoding.ids)
         owner = np.repeat([segment for _, segment in texts], [len(text) for text, _ in texts])
         last = [min(max(begin, end - 1), len(whole) - 1) for begin, end in encoding.offsets]
         return encoding.ids, np.maximum.accumulate(owner[last]).tolist() if last else []
