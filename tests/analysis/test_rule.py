@@ -61,9 +61,30 @@ def test_holm_can_take_an_answer_away() -> None:
     assert answer.decision == "inconclusive" and "p = 0.12 (Holm, 3 contrasts)" in answer.sentence
 
 
-def test_a_weak_study_never_claims_no_difference_in_pass_rates() -> None:
-    answer = decide(with_interval(0.0, 0.3, 1.0, se=0.15), **NAMES)
-    assert answer.decision == "inconclusive" and answer.underpowered and answer.margin == 0.1
+@pytest.mark.parametrize("binary", [True, False])
+@given(st.floats(-1, 1), st.floats(1e-6, 1))
+@settings(max_examples=60, deadline=None)
+def test_without_a_declared_margin_there_is_no_no_difference(binary: bool, estimate: float, se: float) -> None:
+    half = 2.086 * se
+    answer = decide(with_interval(estimate, half, 0.9 if abs(estimate) < half else 0.01, se=se, binary=binary), **NAMES)
+    assert answer.decision == ("inconclusive" if abs(estimate) < half else "favours" if estimate > 0 else "opposes")
+    assert answer.margin is None and ("with 80 % power" in answer.sentence) == (answer.decision == "inconclusive")
+
+
+def test_pass_rates_without_a_margin_are_underpowered_above_ten_points() -> None:
+    assert decide(with_interval(0.0, 0.3, 1.0, se=0.15), **NAMES).underpowered
+    assert not decide(with_interval(0.0, 0.02, 1.0, se=0.01), **NAMES).underpowered
+    assert not decide(with_interval(0.0, 0.3, 1.0, se=0.15, binary=False), **NAMES).underpowered
+
+
+@pytest.mark.parametrize("metric", ["bits_per_byte", "loss", "valid_loss", "test/perplexity", "word_error_rate", "error"])
+def test_lower_is_better_by_the_whole_name_or_its_end(metric: str) -> None:
+    assert direction_of(metric) == "lower"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "lossless", "error_recovery", "orbits", "glossary", "loss_avoided", "bits_saved"])
+def test_parts_of_words_say_nothing_about_the_direction(metric: str) -> None:
+    assert direction_of(metric) == "higher"
 
 
 def test_the_sentence_carries_the_numbers() -> None:

@@ -131,7 +131,7 @@ def test_answers_the_question(tmp_path: Path) -> None:
     )
     first, after = findings["contrast/first"], findings["contrast/after"]
     assert first["n_items"] == 64 and first["seeds"] == [0, 1, 2, 3] and first["low"] > 0.4 and len(first["runs"]) == 8
-    assert after["decision"] in ("inconclusive", "no_difference") and after["p_holm"] >= after["p"] and first["mde"] > 0
+    assert after["decision"] == "inconclusive" and after["data"]["margin"] is None and after["p_holm"] >= after["p"] and first["mde"] > 0
     by_difficulty = [f for f in findings if f.startswith("contrast/first/difficulty=")]
     assert len(by_difficulty) == 4 and all(
         findings[f]["data"]["descriptive"] and findings[f]["p_holm"] is None for f in by_difficulty
@@ -178,6 +178,25 @@ def test_a_failed_run_refuses_only_its_contrasts(tmp_path: Path) -> None:
     assert (
         findings["contrast/first"]["seeds"] == [0, 1, 3] and "common seeds" in findings["contrast/first"]["warnings"][0]
     )
+
+
+def test_a_study_without_an_answer_says_so(tmp_path: Path) -> None:
+    spec, inputs = study(tmp_path)
+    spec["contrasts"] = [{**CONTRASTS[0], "where": {"min_difficulty": 40}}, CONTRASTS[1]]
+    findings, answer = run(spec, inputs, tmp_path / "out")
+    assert answer["decision"] == "refused" and answer["answered"] is False
+    assert answer["answer"].startswith("No answer: ") and "min_difficulty" in answer["answer"]
+    assert findings["contrast/after"]["estimate"] is not None
+    _, answer = run({**spec, "contrasts": []}, inputs, tmp_path / "none")
+    assert answer["decision"] == "none" and answer["answered"] is True and "declares no contrast" in answer["answer"]
+
+
+def test_the_power_warning_speaks_in_points(tmp_path: Path) -> None:
+    spec, inputs = study(tmp_path)
+    spec["contrasts"] = [{**CONTRASTS[1], "margin": 0.01}]
+    findings, _ = run(spec, inputs, tmp_path / "out")
+    [warning] = [w for w in findings["contrast/after"]["warnings"] if "underpowered" in w]
+    assert warning.endswith("points or more, the margin is 1.0 points")
 
 
 def test_levels_are_compared_apart(tmp_path: Path) -> None:

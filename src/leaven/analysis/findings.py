@@ -19,7 +19,7 @@ import polars as pl
 from leaven.analysis.contrasts import Contrast, Paired, pair, select_rows
 from leaven.analysis.effect import Effect
 from leaven.analysis.levels import at_level, level_cell, level_words
-from leaven.analysis.rule import Answer, decide
+from leaven.analysis.rule import Answer, decide, difference
 from leaven.analysis.stats import holm
 from leaven.core.types import Finding
 from leaven.errors import DataError, RefusedError, StudyError
@@ -79,27 +79,36 @@ def contrast_findings(
 
 
 def answer_of(question: str, findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return the study's answer: the sentence of its primary contrast, one per level when it varies something."""
+    """Return the study's answer: the sentence of its primary contrast, one per level when it varies something.
+
+    `decision` is that of the primary contrast: favours, opposes, no_difference or inconclusive; "mixed" when its
+    levels differ; "refused" when no level could be taken, so that there is no answer; "none" when the study declares
+    no contrast. `answered` is false for "refused" alone: the study asked and got no answer.
+    """
     contrasts = [f for f in findings if f.kind == "contrast" and not f.data.get("descriptive")]
     primary = [f for f in contrasts if f.data.get("primary")] or contrasts[:1]
     if not primary:
+        answer = "This study declares no contrast, so it has no answer; see the scores."
         return {
             "question": question,
-            "answer": "This study declares no contrast, so it has no answer; see the scores.",
+            "answer": answer,
             "finding": None,
             "findings": [],
-            "decision": "",
+            "decision": "none",
+            "answered": True,
         }
     sentences = [
         f.sentence if len(primary) == 1 else f"{level_words(f.data['level']) or f.title}: {f.sentence}" for f in primary
     ]
     decisions = {f.decision for f in primary}
+    decision = decisions.pop() if len(decisions) == 1 else "mixed"
     return {
         "question": question,
         "answer": " ".join(sentences),
         "finding": primary[0].id,
         "findings": [f.id for f in primary],
-        "decision": decisions.pop() if len(decisions) == 1 else "mixed",
+        "decision": decision,
+        "answered": decision != "refused",
     }
 
 
@@ -145,36 +154,15 @@ def _take(
 
 
 def _finding(taken: _Taken, p_holm: float | None, family: int) -> Finding:
-    """Return the finding of one contrast."""
+    """Return the finding of one contrast; a row of the breakdown by difficulty decides and says nothing."""
     contrast, effect = taken.contrast, taken.effect
-    descriptive = contrast.descriptive or taken.difficulty is not None
-    restricted = _words_of_where(contrast.where, taken.difficulty)
-    measure = f"{contrast.metric} on {contrast.benchmark}{restricted}"
+    measure = f"{contrast.metric} on {contrast.benchmark}{_words_of_where(contrast.where, taken.difficulty)}"
     title = f"{contrast.treatment} vs {contrast.control}: {measure}{at_level(taken.level)}"
-    data: dict[str, Any] = {
-        "name": contrast.name,
-        "treatment": contrast.treatment,
-        "control": contrast.control,
-        "benchmark": contrast.benchmark,
-        "metric": contrast.metric,
-        "where": dict(contrast.where),
-        "level": taken.level,
-        "difficulty": taken.difficulty,
-        "primary": contrast.primary and taken.difficulty is None,
-        "descriptive": descriptive,
-        "declared_margin": contrast.margin,
-        "direction": contrast.better,
-    }
+    about = {"id": taken.id, "kind": "contrast", "title": title, "runs": taken.runs}
     if effect is None:
+        no_answer = f"No answer: {taken.problem}"
         return Finding(
-            id=taken.id,
-            kind="contrast",
-            title=title,
-            decision="refused",
-            sentence=f"No answer: {taken.problem}",
-            warnings=(taken.problem,),
-            runs=taken.runs,
-            data=data,
+            **about, decision="refused", sentence=no_answer, warnings=(taken.problem,), data=_declared(taken)
         )
     answer = decide(
         effect,
@@ -186,30 +174,9 @@ def _finding(taken: _Taken, p_holm: float | None, family: int) -> Finding:
         p_holm=p_holm,
         family=family,
     )
-    data.update(
-        {
-            k: getattr(effect, k)
-            for k in (
-                "se",
-                "df",
-                "mean_treatment",
-                "mean_control",
-                "seed_differences",
-                "control_seeds",
-                "sd_seeds",
-                "sd_clusters",
-                "sd_both",
-                "n_clusters_effective",
-                "binary",
-            )
-        },
-        margin=answer.margin,
-        family=family if taken.tested else 0,
-    )
+    whole = taken.difficulty is None
     return Finding(
-        id=taken.id,
-        kind="contrast",
-        title=title,
+        **about,
         estimate=effect.estimate,
         low=effect.low,
         high=effect.high,
@@ -220,27 +187,59 @@ def _finding(taken: _Taken, p_holm: float | None, family: int) -> Finding:
         n_items=effect.n_items,
         n_clusters=effect.n_clusters,
         seeds=effect.seeds,
-        decision="" if taken.difficulty is not None else answer.decision,
-        sentence="" if taken.difficulty is not None else answer.sentence,
-        warnings=() if taken.difficulty is not None else _warnings(taken, effect, answer),
-        runs=taken.runs,
-        data=data,
+        decision=answer.decision if whole else "",
+        sentence=answer.sentence if whole else "",
+        warnings=_warnings(taken, effect, answer) if whole else (),
+        data={**_declared(taken), **{k: getattr(effect, k) for k in _KEPT}, "family": family if taken.tested else 0},
     )
+
+
+_KEPT = (
+    "se",
+    "df",
+    "mean_treatment",
+    "mean_control",
+    "seed_differences",
+    "control_seeds",
+    "sd_seeds",
+    "sd_clusters",
+    "sd_both",
+    "n_clusters_effective",
+    "binary",
+)
+"""Fields of an Effect that a finding's data repeats."""
+
+
+def _declared(taken: _Taken) -> dict[str, Any]:
+    """Return what the study declared about a contrast and where it was taken."""
+    contrast = taken.contrast
+    return {
+        "name": contrast.name,
+        "treatment": contrast.treatment,
+        "control": contrast.control,
+        "benchmark": contrast.benchmark,
+        "metric": contrast.metric,
+        "where": dict(contrast.where),
+        "level": taken.level,
+        "difficulty": taken.difficulty,
+        "primary": contrast.primary and taken.difficulty is None,
+        "descriptive": contrast.descriptive or taken.difficulty is not None,
+        "margin": contrast.margin,
+        "direction": contrast.better,
+    }
 
 
 def _warnings(taken: _Taken, effect: Effect, answer: Answer) -> tuple[str, ...]:
     """Return what a reader must know before believing the contrast."""
     out = list(effect.notes)
-    threshold = taken.contrast.margin if answer.declared else answer.margin
-    if answer.underpowered and answer.decision in ("favours", "opposes"):
-        out.append(
-            f"underpowered: 80 % power only for differences of {answer.mde:.3g} or more; a significant one is likely "
-            f"overstated"
-        )
-    elif answer.underpowered:
-        out.append(
-            f"underpowered: 80 % power only for differences of {answer.mde:.3g} or more, the margin is {threshold:.3g}"
-        )
+    if answer.underpowered:
+        seen = f"underpowered: 80 % power only for differences of {difference(answer.mde, effect.binary)} or more"
+        if answer.decision in ("favours", "opposes"):
+            out.append(f"{seen}; a significant one is likely overstated")
+        elif answer.margin is not None:
+            out.append(f"{seen}, the margin is {difference(answer.margin, effect.binary)}")
+        else:
+            out.append(f"{seen}, and no margin is declared")
     if 1 < min(len(effect.seeds), len(effect.control_seeds)) < FEW_SEEDS:
         out.append(f"fewer than {FEW_SEEDS} seeds: the interval's coverage is not assured")
     if 1 < effect.n_clusters < FEW_CLUSTERS:

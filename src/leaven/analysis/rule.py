@@ -1,10 +1,10 @@
 """An effect, its margin and its family -> decision and the sentence that answers the question.
 
 The declared rule (docs/statistics.md), in this order, with the sign turned so that positive is better: 1.
-no_difference: the 95 % interval lies inside +-margin;  2. favours: it lies above 0 and Holm's p <= 0.05; 3. opposes:
-it lies below 0 and Holm's p <= 0.05;  4. inconclusive: anything else. Without a declared margin the minimum
-detectable effect stands in, at most 0.1 for pass rates: a study that could not have seen ten points has not shown
-that there is no difference.
+no_difference: a margin is declared and the 95 % interval lies inside +-margin;  2. favours: it lies above 0 and Holm's
+p <= 0.05; 3. opposes: it lies below 0 and Holm's p <= 0.05;  4. inconclusive: anything else. Nothing stands in for a
+margin that the study does not declare: what a study happened to be able to see is found after the fact from its own
+noise, and estimates smaller than that noise occur by chance at any sample size.
 Not covered: computing the effect (effect.py).
 """
 
@@ -20,29 +20,28 @@ from leaven.errors import DataError
 Decision = Literal["favours", "opposes", "no_difference", "inconclusive"]
 Direction = Literal["higher", "lower"]
 
-LARGEST_UNDECLARED_MARGIN = 0.1
-"""Share of items; a pass-rate difference of ten points is never called none unless the study declares so."""
+LARGE_PASS_RATE_DIFFERENCE = 0.1
+"""Share of items: a contrast of pass rates without a margin that could not have seen this much is underpowered."""
 
-LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss", "nats", "bits", "error")
-"""Parts of metric names for which less is better; `direction` in the contrast overrides."""
+LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss", "nats", "bits", "error", "error_rate")
+"""Metrics for which less is better, by their whole name or its last words; `direction` in the contrast overrides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the rule says about one effect; `margin` is the one that was used and `declared` whether the study named
-    it."""
+    """What the rule says about one effect; `margin` is the declared one, None when the study declares none."""
 
     decision: Decision
     sentence: str
     mde: float
-    margin: float
-    declared: bool
+    margin: float | None
     underpowered: bool
 
 
 def direction_of(metric: str) -> Direction:
-    """Return whether more or less of `metric` is better, judged by its name."""
-    return "lower" if any(part in metric for part in LOWER_IS_BETTER) else "higher"
+    """Return whether more or less of `metric` is better, judged by its name: "valid_loss" is a loss, "lossless" is not."""
+    name = metric.lower().replace("-", "_").replace(" ", "_").replace("/", "_")
+    return "lower" if any(name == known or name.endswith(f"_{known}") for known in LOWER_IS_BETTER) else "higher"
 
 
 def decide(
@@ -70,22 +69,19 @@ def decide(
     if margin is not None and not margin > 0:
         raise DataError(f"margin: expected a positive difference in score units, found {margin}")
     mde = minimum_detectable_effect(effect.se, effect.df)
-    used = margin if margin is not None else min(mde, LARGEST_UNDECLARED_MARGIN) if effect.binary else mde
     sign = 1.0 if direction == "higher" else -1.0
     better_low, better_high = sorted((sign * effect.low, sign * effect.high))
     significant = (effect.p if p_holm is None else p_holm) <= alpha
     decision: Decision = "inconclusive"
-    if -used < effect.low and effect.high < used:
+    if margin is not None and -margin < effect.low and effect.high < margin:
         decision = "no_difference"
     elif better_low > 0 and significant:
         decision = "favours"
     elif better_high < 0 and significant:
         decision = "opposes"
-    sentence = _sentence(
-        effect, decision, treatment, control, measure, used, margin is not None, direction, p_holm, family, mde
-    )
-    threshold = margin if margin is not None else LARGEST_UNDECLARED_MARGIN if effect.binary else None
-    return Answer(decision, sentence, mde, used, margin is not None, threshold is not None and mde > threshold)
+    sentence = _sentence(effect, decision, treatment, control, measure, margin, direction, p_holm, family, mde)
+    wanted = margin if margin is not None else LARGE_PASS_RATE_DIFFERENCE if effect.binary else None
+    return Answer(decision, sentence, mde, margin, wanted is not None and mde > wanted)
 
 
 def _sentence(
@@ -94,8 +90,7 @@ def _sentence(
     treatment: str,
     control: str,
     measure: str,
-    margin: float,
-    declared: bool,
+    margin: float | None,
     direction: Direction,
     p_holm: float | None,
     family: int,
@@ -103,22 +98,20 @@ def _sentence(
 ) -> str:
     """Return the answer in plain English with every number a reader needs to judge it."""
     levels = f"{amount(effect.mean_treatment, effect.binary)} against {amount(effect.mean_control, effect.binary)}"
-    named = "the declared margin of" if declared else "a margin of"
     lower = ", lower is better" if direction == "lower" else ""
     signed = _number(effect.estimate, effect.binary) + (" points" if effect.binary else "")
     head = {
         "favours": f"{treatment} does better than {control} in {measure}: {levels}{lower}, {signed}",
         "opposes": f"{treatment} does worse than {control} in {measure}: {levels}{lower}, {signed}",
-        "no_difference": f"No difference beyond {named} {difference(margin, effect.binary)} between {treatment} and "
+        "no_difference": f"No difference beyond the declared margin of {difference(margin or 0.0, effect.binary)} between "
+        f"{treatment} and "
         f"{control} in {measure}: {levels}, {signed}",
         "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure}: {levels}, "
         f"{signed}",
     }[decision]
     tail = f"{_p_text(effect.p, p_holm, family)}; {_base(effect)}."
     if decision == "inconclusive":
-        tail = (
-            tail[:-1] + f"; this study finds differences of {difference(mde, effect.binary)} or more with 80 % power."
-        )
+        tail = f"{tail[:-1]}; this study finds differences of {difference(mde, effect.binary)} or more with 80 % power."
     low, high = (_number(x, effect.binary) for x in (effect.low, effect.high))
     return f"{head} [95 % interval {low} to {high}], {tail}"
 

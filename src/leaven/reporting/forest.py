@@ -35,7 +35,7 @@ MAX_ROWS = 60
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a forest plot; `dots` are single seeds, `band` is half the width of what counts as no difference."""
+    """One line of a forest plot; `dots` are single seeds, `band` is the declared margin, if any."""
 
     label: str
     estimate: float
@@ -75,7 +75,7 @@ def forest_figure(data: ReportData) -> Figure | None:
     )
     caption = "Marks are estimates, bars are 95 % intervals."
     if any(r.band for p in panels for r in p.rows):
-        caption += " Shaded: differences within the margin, which count as none."
+        caption += " Shaded: differences within the declared margin, which count as none."
     if any(r.dots for p in panels for r in p.rows):
         caption += " Small dots are single seeds."
     hidden = sum(p.hidden for p in panels)

@@ -72,9 +72,9 @@ def is_binary(contrast: Finding) -> bool:
 
 
 def contrast_margin(contrast: Finding) -> float | None:
-    """Return the margin within which the rule says "no difference", else the minimum detectable effect."""
+    """Return the declared margin within which the rule says "no difference"; None when the study declares none."""
     margin = contrast.data.get("margin")
-    return float(margin) if margin else contrast.mde
+    return float(margin) if margin else None
 
 
 def contrast_measure(contrast: Finding) -> tuple[str, str]:

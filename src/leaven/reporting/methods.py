@@ -22,7 +22,7 @@ RULE = (
     "Wang 1980). "
     "p values of the declared contrasts are adjusted by Holm. The declared rule: no difference, when the interval "
     "lies within the "
-    "margin (the declared one, else the effect detectable with 80 % power, at most 10 points for pass rates); "
+    "declared margin, and never without one; "
     "favours (opposes), "
     "when the interval excludes zero on the better (worse) side and the adjusted p is at most 0.05; inconclusive "
     "otherwise. The "
