@@ -66,8 +66,7 @@ def _contrast(contrast: Any) -> dict[str, Any]:
     """Return a declared contrast as the analysis reads it."""
     found = plain(contrast)
     found["where"] = {k: v for k, v in found["where"].items() if v is not None}
-    lower = found.pop("lower_is_better")
-    return {**found, "direction": "lower" if lower else None}
+    return {**found, "direction": found.pop("better")}
 
 
 def _browsed(plan: Plan, without: Collection[str]) -> list[tuple[RunRef, str]]:

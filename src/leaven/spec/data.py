@@ -17,7 +17,7 @@ class World:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
     families: tuple[str, ...]
-    """Task families; `leaven doctor --families` lists them."""
+    """Task families; known names are listed by the error for an unknown one; docs/extend.md says how to add one."""
     n: int
     """Number of distinct problems, split evenly over families and difficulties."""
     difficulties: tuple[int, ...] | None = None

@@ -1,6 +1,6 @@
 """A study file (YAML 1.2) plus `--set` values -> a checked LoadedStudy, or one error that lists every mistake with its line.
 
-Unknown keys, wrong types and impossible references are refused with file:line, dotted path and a suggestion. Patches merge by
+Unknown keys and wrong types are refused with file:line, dotted path and a suggestion; check.py and bounds.py judge names and values. Patches merge by
 name down to the fields of a source or a stage; below that a value is replaced whole. pydantic lives only here.
 Not covered: names of formats, families and benchmarks (known above this layer; engine/plan checks them with `where`).
 """
@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +22,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.tokens import TagToken
 
 from leaven.core.hashing import canonical
 from leaven.errors import StudyError, did_you_mean
+from leaven.spec.check import check_study, prefixes_of, stage_prefixes
 from leaven.spec.data import Data
-from leaven.spec.study import Cell, Study
+from leaven.spec.lines import Problems, where
+from leaven.spec.study import Cell, Condition, Study
 from leaven.spec.train import Model, Optimiser, TokenizerSpec, Train
 
+MAX_DEPTH = 30
 SECTIONS: dict[str, Any] = {"data": Data, "model": Model, "tokenizer": TokenizerSpec, "train": Train}
 KINDS = {"int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number", "string_type": "text",
          "bool_type": "true or false", "dict_type": "a mapping", "list_type": "a list", "tuple_type": "a list",
@@ -46,7 +51,7 @@ class LoadedStudy:
 
     def where(self, dotted: str) -> str:
         """Return `study.yaml:14 dotted.path` for the closest line known."""
-        return _where(self.path, self.lines, dotted)
+        return where(self.path, self.lines, dotted)
 
 
 def load_study(path: Path, overrides: tuple[str, ...] = ()) -> LoadedStudy:
@@ -62,15 +67,13 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> LoadedStudy:
     raw, lines = read_yaml(path)
     for text in overrides:
         _apply_override(raw, lines, text)
-    problems: list[str] = []
-    study = _validate(Study, raw, path, lines, problems)
-    if study is None or problems:
-        raise StudyError("\n".join(problems))
-    cells = _resolve_cells(study, raw, path, lines, problems)
-    if not problems:
-        problems += _reference_problems(study, cells, path, lines)
-    if problems:
-        raise StudyError("\n".join(problems))
+    problems = Problems(path, lines)
+    study = _validate(Study, raw, problems)
+    cells = _resolve_cells(study, raw, problems) if study is not None else []
+    if not problems and study is not None:
+        check_study(study, cells, problems)
+    if problems or study is None:
+        raise StudyError(problems.text())
     return LoadedStudy(study, tuple(cells), path, raw, lines)
 
 
@@ -92,13 +95,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise StudyError(f"{path}: no such study file; `leaven new quickstart` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    try:
-        tree = YAML(typ="rt", pure=True).load(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StudyError(f"{path}:{line} YAML: {error.problem or error.context}".replace("\n", " ")) from error
-    except YAMLError as error:
-        raise StudyError(f"{path}: YAML: {error}") from error
+    tree = _parse(text, str(path))
     if not isinstance(tree, dict):
         raise StudyError(f"{path}:1 expected a mapping with the keys leaven, study, question, data ..., found {_shown(tree)}")
     lines: dict[str, int] = {}
@@ -118,96 +115,106 @@ def write_yaml(path: Path, tree: Mapping[str, Any], comment: str) -> None:
     path.write_text(f"# {comment}\n{text.getvalue()}", encoding="utf-8")
 
 
-def _plain(node: Any, at: str, lines: dict[str, int], path: Path) -> Any:
+def _parse(text: str, label: str) -> Any:
+    """Return ruamel's tree of one YAML text; raise StudyError `label:line` in one line of text for anything that is not plain YAML 1.2."""
+    reader = YAML(typ="rt", pure=True)
+    try:
+        for token in reader.scan(text):
+            if isinstance(token, TagToken):
+                raise StudyError(f"{label}:{token.start_mark.line + 1} YAML: expected a plain value, found the tag "
+                                 f"{''.join(t or '' for t in token.value)}; remove it")
+        return YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        message = " ".join((error.problem or error.context or "not YAML").split())
+        raise StudyError(f"{label}:{line} YAML: {message}") from error
+    except (YAMLError, ValueError) as error:
+        raise StudyError(f"{label}: YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise StudyError(f"{label}: YAML: nested too deeply; a study has at most a dozen levels") from error
+
+
+def _line(node: Any, key: Any) -> int:
+    """Return the line (from 1) of a key or item; that of the whole node for keys that a merge (`<<`) brought in."""
+    position = (node.lc.data or {}).get(key)
+    return int(position[0] if position else node.lc.line or 0) + 1
+
+
+def _plain(node: Any, at: str, lines: dict[str, int], path: Path | str, depth: int = 0) -> Any:
     """Convert ruamel's nodes to plain data, recording the line of every key and item."""
+    place = f"{path}:{lines.get(at, 1)} {at}".rstrip()
+    if depth > MAX_DEPTH:
+        raise StudyError(f"{place}: nested too deeply; a study has at most a dozen levels")
     if isinstance(node, dict):
         result = {}
         for key, value in node.items():
+            line = _line(node, key)
             if not isinstance(key, str):
-                raise StudyError(f"{path}:{node.lc.key(key)[0] + 1} {at}: expected a text key, found {key!r}; put it in quotes")
-            below = f"{at}.{key}" if at else key
-            lines[below] = node.lc.key(key)[0] + 1
-            result[key] = _plain(value, below, lines, path)
+                raise StudyError(f"{path}:{line} {at}: expected a text key, found {key!r}; put it in quotes")
+            below = f"{at}.{key}" if at else str(key)
+            lines[below] = line
+            result[str(key)] = _plain(value, below, lines, path, depth + 1)
         return result
     if isinstance(node, list):
         items = []
         for i, value in enumerate(node):
             below = f"{at}.{i}"
-            lines[below] = node.lc.item(i)[0] + 1
-            items.append(_plain(value, below, lines, path))
+            lines[below] = _line(node, i)
+            items.append(_plain(value, below, lines, path, depth + 1))
         return items
+    if isinstance(node, float) and not math.isfinite(node):
+        raise StudyError(f"{place}: expected a finite number, found {float(node)}; write a number, or null where a field allows it")
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
     if node is None:
         return None
-    raise StudyError(f"{path}:{lines.get(at, 1)} {at}: expected text or a number, found {node!r}; put it in quotes")
+    raise StudyError(f"{place}: expected text or a number, found {str(node)!r} ({type(node).__name__}); put it in quotes")
 
 
 def _apply_override(raw: dict[str, Any], lines: dict[str, int], text: str) -> None:
-    """Set one `dotted.path=value` in the raw tree."""
+    """Set one `dotted.path=value` in the raw tree; its lines become 0."""
     dotted, sep, value = text.partition("=")
-    if not sep or not dotted:
+    if not sep or not all(dotted.split(".")):
         raise StudyError(f"--set {text}: expected path=value, for example --set train.lr=1e-3")
-    try:
-        parsed = YAML(typ="safe", pure=True).load(value) if value else ""
-    except YAMLError as error:
-        raise StudyError(f"--set {text}: the value is not YAML: {error}") from error
+    parsed = _plain(_parse(value, f"--set {dotted}"), dotted, {}, "--set") if value else ""
+    for known in [k for k in lines if k.startswith(f"{dotted}.")]:
+        del lines[known]
     node: Any = raw
-    keys = dotted.split(".")
-    for depth, key in enumerate(keys):
-        last = depth == len(keys) - 1
+    keys, done = dotted.split("."), 0
+    while done < len(keys):
+        reached = ".".join(keys[:done]) or "the study"
         if isinstance(node, list):
+            key: Any = keys[done]
             if not key.isdigit() or int(key) >= len(node):
-                raise StudyError(f"--set {text}: expected an index below {len(node)} at {'.'.join(keys[:depth])}, found {key!r}")
-            if last:
-                node[int(key)] = parsed
-            node = node[int(key)]
+                raise StudyError(f"--set {text}: expected an index below {len(node)} at {reached}, found {key!r}")
+            key, done = int(key), done + 1
         elif isinstance(node, dict):
-            if last:
-                node[key] = parsed
-            elif not isinstance(node.get(key), dict | list):
-                node[key] = {}
-            node = node[key]
+            taken = next((n for n in range(len(keys), done, -1) if ".".join(keys[done:n]) in node), done + 1)
+            key, done = ".".join(keys[done:taken]), taken  # names may hold dots: the longest one that exists
+        else:
+            raise StudyError(f"--set {text}: {reached} is {_shown(node)}, so nothing can be set below it")
+        if done == len(keys):
+            node[key] = parsed
+        elif isinstance(node, dict) and node.get(key) is None:
+            node[key] = {}
+            lines[".".join(keys[:done])] = 0
+        node = node[key]
     lines[dotted] = 0
 
 
-def _where(path: Path, lines: Mapping[str, int], dotted: str) -> str:
-    """Return where a dotted path stands: its own line or that of its closest parent; --set values have line 0."""
-    probe = dotted
-    while probe and probe not in lines:
-        probe = probe.rpartition(".")[0]
-    line = lines.get(probe, 1)
-    return f"--set {dotted}" if line == 0 else f"{path}:{line} {dotted}"
-
-
-def _validate(kind: Any, value: Any, path: Path, lines: Mapping[str, int], problems: list[str], prefixes: tuple[str, ...] = ("",)) -> Any:
-    """Validate plain data against a spec type; append messages to `problems` and return None when it does not fit.
+def _validate(kind: Any, value: Any, problems: Problems, prefixes: tuple[str, ...] = ("",)) -> Any:
+    """Validate plain data against a spec type; add messages to `problems` and return None when it does not fit.
 
     `prefixes` are tried in turn to find the line an error belongs to (a condition's patch before the section it patches).
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        seen: set[str] = set()
         for item in error.errors(include_url=False):
             location = _location(kind, item["loc"])
-            dotted = _first_known(".".join(map(str, location)), lines, prefixes)
-            message = _explain(kind, item, location)
-            text = f"{_where(path, lines, dotted)}: {message}"
-            if text not in seen:
-                seen.add(text)
-                problems.append(text)
+            problems.at(".".join(location), _explain(kind, item, location), prefixes)
         return None
-
-
-def _first_known(dotted: str, lines: Mapping[str, int], prefixes: tuple[str, ...]) -> str:
-    """Return `prefix + dotted` for the first prefix under which the path (or its parent key) has a line."""
-    for prefix in prefixes:
-        full = prefix + dotted
-        if full in lines:
-            return full
-    return prefixes[-1] + dotted
 
 
 def _location(kind: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -273,6 +280,9 @@ def _explain(kind: Any, item: Any, location: list[str]) -> str:
         allowed = item["ctx"]["expected"]
         options = [t.strip().strip("'") for t in allowed.replace(" or ", ", ").split(",")]
         return f"expected one of {allowed}, found {_shown(item['input'])}.{did_you_mean(str(item['input']), options)}"
+    if name in KINDS and item["input"] is None:
+        keys = "remove the line, or indent names below it" if name == "dict_type" else "remove the line, or give it keys ({} for none)"
+        return f"expected {KINDS[name]}, found nothing; {keys if 'mapping' in KINDS[name] else 'remove the line, or give it a value'}"
     if name in KINDS:
         return f"expected {KINDS[name]}, found {_shown(item['input'])}"
     return f"{item['msg']}, found {_shown(item['input'])}"
@@ -291,134 +301,68 @@ def _merged(section: str, base: Mapping[str, Any], patch: Mapping[str, Any]) -> 
     return result
 
 
-def _levels(study: Study, path: Path, lines: Mapping[str, int], problems: list[str]) -> list[dict[str, Any]]:
+def _levels(study: Study, problems: Problems) -> list[dict[str, Any]]:
     """Return the cross product of `vary` as {dotted path: value}."""
+    known = [f"{s}.{f.name}" for s in ("model", "tokenizer", "train") for f in dataclasses.fields(SECTIONS[s])]
     for dotted, values in study.vary.items():
-        section, _, rest = dotted.partition(".")
-        known = [f"{s}.{f.name}" for s in ("model", "tokenizer", "train") for f in dataclasses.fields(SECTIONS[s])]
         if dotted not in known:
-            problems.append(f"{_where(path, lines, f'vary.{dotted}')}: expected a field of model, tokenizer or train, found "
-                            f"{dotted!r}.{did_you_mean(dotted, known)} (data is what conditions patch; seeds are under `seeds`)")
-        if not values:
-            problems.append(f"{_where(path, lines, f'vary.{dotted}')}: expected at least one value, found none")
+            problems.at(f"vary.{dotted}", f"expected a field of model, tokenizer or train, found {dotted!r}.{did_you_mean(dotted, known)} "
+                        "(data is what conditions patch; seeds are under `seeds`)")
+        texts = [json.dumps(float(v) if type(v) is int else v, sort_keys=True) for v in values]
+        if len(set(texts)) != len(texts) or not texts:
+            problems.at(f"vary.{dotted}", f"expected one or more different values, found {_shown(values)}")
     return [dict(zip(study.vary, combo, strict=True)) for combo in itertools.product(*study.vary.values())]
 
 
-def _resolve_cells(study: Study, raw: Mapping[str, Any], path: Path, lines: Mapping[str, int], problems: list[str]) -> list[Cell]:
-    """Apply every condition's patch and every level of `vary`; append problems with the line of the patch."""
+def _resolve_cells(study: Study, raw: Mapping[str, Any], problems: Problems) -> list[Cell]:
+    """Apply every condition's patch and every level of `vary`; add problems with the line of the patch."""
     cells: list[Cell] = []
-    levels = _levels(study, path, lines, problems)
+    levels = _levels(study, problems)
     if problems:
         return cells
     for name, condition in study.conditions.items():
         for section in ("train", "model"):
             if getattr(condition, section) and study.compares == "data":
-                problems.append(f"{_where(path, lines, f'conditions.{name}.{section}')}: conditions may differ in `data` only; say "
-                                "`compares: training` at the top of the study if that is what it compares")
+                problems.at(f"conditions.{name}.{section}", "conditions may differ in `data` only; say "
+                            "`compares: training` at the top of the study if that is what it compares")
+        if _unknown_names(name, condition, raw, problems):
+            continue
         for level in levels:
             sections = {s: _merged(s, raw.get(s) or {}, getattr(condition, s, {})) for s in SECTIONS}
             for dotted, value in level.items():
                 section, _, field = dotted.partition(".")
                 sections[section][field] = value
-            resolved = {}
-            for section, kind in SECTIONS.items():
-                prefixes = (f"conditions.{name}.{section}.", f"vary.{section}.", f"{section}.")
-                resolved[section] = _validate(kind, sections[section], path, lines, problems, prefixes)
+            resolved = {s: _validate(kind, sections[s], problems, prefixes_of(name, s)) for s, kind in SECTIONS.items()}
+            if resolved["train"] is not None:
+                for stage, settings in resolved["train"].stages.items():
+                    _validate(Optimiser, _optimiser(resolved["train"], settings), problems, stage_prefixes(name, stage))
             if all(v is not None for v in resolved.values()):
                 cells.append(Cell(condition=name, level=level, **resolved))
-    problems[:] = list(dict.fromkeys(problems))
     return cells
 
 
-def _reference_problems(study: Study, cells: list[Cell], path: Path, lines: Mapping[str, int]) -> list[str]:
-    """Return messages for names that point nowhere and for choices that contradict each other."""
-    found: list[str] = []
-
-    def at(dotted: str, message: str) -> None:
-        found.append(f"{_where(path, lines, dotted)}: {message}")
-
-    def must(dotted: str, value: str, known: list[str], kind: str) -> None:
-        if value not in known:
-            at(dotted, f"expected the name of a {kind}, found {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}")
-
-    conditions = list(study.conditions)
-    if not study.seeds or len(set(study.seeds)) != len(study.seeds):
-        at("seeds", f"expected one or more different seeds, found {list(study.seeds)}")
-    for index, contrast in enumerate(study.contrasts):
-        must(f"contrasts.{index}.treatment", contrast.treatment, conditions, "condition")
-        must(f"contrasts.{index}.control", contrast.control, conditions, "condition")
-        if contrast.margin is not None and contrast.margin <= 0:
-            at(f"contrasts.{index}.margin", f"expected a positive difference in score units, found {contrast.margin}")
-        must(f"contrasts.{index}.benchmark", contrast.benchmark, list(study.measure), "benchmark under measure")
-    if sum(c.primary for c in study.contrasts) != 1:
-        at("contrasts", f"expected exactly one contrast with `primary: true`, found {sum(c.primary for c in study.contrasts)}")
-    if len({c.name for c in study.contrasts}) != len(study.contrasts):
-        at("contrasts", "expected a different name for every contrast")
-    for name, measure in study.measure.items():
-        if measure.world is not None and measure.file is not None:
-            at(f"measure.{name}", "expected `world` or `file`, found both")
-    stage_names = {n for c in cells for n in c.data.stages}
-    for name in study.train.stages:
-        must(f"train.stages.{name}", name, sorted(stage_names), "stage")
-        known = [f.name for f in dataclasses.fields(Optimiser)]
-        for key in study.train.stages[name]:
-            if key not in known:
-                at(f"train.stages.{name}.{key}", f"unknown key {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}")
-    for cell in cells:
-        found += _data_problems(cell, conditions, path, lines)
-    return list(dict.fromkeys(found))
+def _unknown_names(name: str, condition: Condition, raw: Mapping[str, Any], problems: Problems) -> bool:
+    """Add a message for every source or stage of a patch that does not exist and is no complete new one; return whether there was any."""
+    before = len(problems)
+    for group, kind in (("stages", "stage"), ("sources", "source")):
+        known = list(raw["data"].get(group) or {})
+        patch = condition.data.get(group)
+        for key, fields in patch.items() if isinstance(patch, dict) else ():
+            complete = isinstance(fields, dict) and ({"mixture", "budget"} <= set(fields) if kind == "stage" else {"world", "file", "subset_of"} & set(fields))
+            if key not in known and not complete:
+                needs = "`mixture` and `budget`" if kind == "stage" else "`world`, `file` or `subset_of`"
+                problems.at(f"conditions.{name}.data.{group}.{key}", f"no {kind} is called {key!r} in `data.{group}`.{did_you_mean(key, known)} "
+                            f"Known: {', '.join(known)} (a condition may add a {kind}, but then with {needs})")
+    return len(problems) > before
 
 
-def _data_problems(cell: Cell, conditions: list[str], path: Path, lines: Mapping[str, int]) -> list[str]:
-    """Return messages for one cell's sources and stages."""
-    found: list[str] = []
-    prefixes = (f"conditions.{cell.condition}.data.", "data.")
-
-    def at(dotted: str, message: str) -> None:
-        found.append(f"{_where(path, lines, _first_known(dotted, lines, prefixes))}: {message}")
-
-    sources = list(cell.data.sources)
-    for name, source in cell.data.sources.items():
-        origins = [k for k in ("world", "file", "subset_of") if getattr(source, k) is not None]
-        if len(origins) != 1:
-            at(f"sources.{name}", f"expected exactly one of world, file and subset_of, found {origins or 'none'}")
-        if source.subset_of is not None and source.subset_of not in sources:
-            at(f"sources.{name}.subset_of", f"expected the name of a source, found {source.subset_of!r}."
-               f"{did_you_mean(source.subset_of, sources)}")
-        if source.subset_of is not None and source.size_of not in sources:
-            at(f"sources.{name}.size_of", f"expected the name of a source whose size is matched, found {source.size_of!r}")
-    for name, stage in cell.data.stages.items():
-        budgets = [f.name for f in dataclasses.fields(stage.budget) if getattr(stage.budget, f.name) is not None]
-        if len(budgets) != 1:
-            at(f"stages.{name}.budget", f"expected exactly one of steps, examples, tokens, learned_tokens, epochs, tokens_of; found {budgets or 'none'}")
-        for source, weight in stage.mixture.items():
-            if source not in sources:
-                at(f"stages.{name}.mixture.{source}", f"expected the name of a source, found {source!r}.{did_you_mean(source, sources)} "
-                   f"Known: {', '.join(sources)}")
-            if weight < 0:
-                at(f"stages.{name}.mixture.{source}", f"expected a weight of at least 0, found {weight}")
-        if not sum(stage.mixture.values()) > 0:
-            at(f"stages.{name}.mixture", "expected at least one source with a positive weight")
-        for field in ("extends", "tokens_of"):
-            other = stage.extends if field == "extends" else stage.budget.tokens_of
-            if other is not None and (other not in conditions or other == cell.condition):
-                at(f"stages.{name}.{'extends' if field == 'extends' else 'budget.tokens_of'}",
-                   f"expected the name of another condition, found {other!r}.{did_you_mean(other, conditions)}")
-    if not cell.data.stages:
-        at("stages", "expected at least one stage, found none")
-    return found
+def _optimiser(train: Train, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the optimiser fields of the section under a stage's own settings."""
+    return {**{f.name: getattr(train, f.name) for f in dataclasses.fields(Optimiser)}, **settings}
 
 
 def optimiser_of(train: Train, stage: str) -> Optimiser:
-    """Return the optimiser settings of one stage: the section's, then the stage's own.
-
-    Raises:
-        StudyError: When an override has the wrong type.
-    """
-    base = {f.name: getattr(train, f.name) for f in dataclasses.fields(Optimiser)}
-    merged = {**base, **train.stages.get(stage, {})}
-    try:
-        return TypeAdapter(Optimiser).validate_json(canonical(merged, f"train.stages.{stage}"), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise StudyError(f"train.stages.{stage}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    """Return the optimiser settings of one stage: the section's, then the stage's own (load_study has checked their types)."""
+    merged = canonical(_optimiser(train, train.stages.get(stage, {})), f"train.stages.{stage}")
+    optimiser: Optimiser = TypeAdapter(Optimiser).validate_json(merged, strict=True)
+    return optimiser

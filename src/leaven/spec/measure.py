@@ -75,5 +75,5 @@ class Contrast:
     """Effects smaller than this (in units of the score) do not matter; decides 'no difference'. Null: none declared."""
     unequal_seeds: Literal["refuse", "common", "welch"] = "refuse"
     """What to do when the two conditions finished with different seeds."""
-    lower_is_better: bool = False
-    """True for losses and bits per byte."""
+    better: Literal["higher", "lower"] | None = None
+    """Which scores are better; null: by the metric's name (lower for losses and bits per byte)."""
