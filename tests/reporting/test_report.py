@@ -252,6 +252,26 @@ def test_thinned_curves_average_bins_and_keep_the_last_step():
     assert thinned([1, 2], [3.0, 4.0], 90) == ((1.0, 3.0), (2.0, 4.0))
 
 
+def test_refused_rows_of_a_source_are_said(study, tmp_path: Path):
+    spec, inputs = study
+    (tmp_path / "mine").mkdir()
+    books = {
+        "rows_read": 44,
+        "rows_kept": 41,
+        "bad_rows": {"empty answer": 1, "broken JSON": 2},
+        "quoted": {"broken JSON": [{"row": 21, "where": "line 21", "start": "{"}], "empty answer": []},
+    }
+    (tmp_path / "mine" / "report.json").write_text(json.dumps(books), encoding="utf-8")
+    licences = [{"source": "mine", "licence": "MIT", "input": "source:data/mine"}, *spec["licences"]]
+    data = read_report({**spec, "licences": licences}, {**inputs, "source:data/mine": tmp_path / "mine"})
+    assert data.warnings[-1] == "source mine: 3 of 44 rows refused (line 21: broken JSON; empty answer, 1)"
+    markup = render_html(data)
+    cells = [re.sub("<.*?>", "|", row) for row in re.findall(r"<tr>.*?</tr>", markup.split('id="licences"')[1], re.S)]
+    assert [c for c in cells[0].split("|") if c.strip()][3:6] == ["Rows read", "Kept", "Refused"]
+    assert "||44||41||3||" in cells[1] and "||99||\u2013||\u2013||\u2013||" in cells[2]
+    assert "Rows read" not in render_html(read_report(spec, inputs))
+
+
 def _judge_again(inputs: dict[str, Path], metrics: tuple[str, ...]) -> None:
     """Write verdicts of `metrics` in that order; a bits_per_byte row carries the status "pass" whatever was answered."""
     for condition in CONDITIONS:

@@ -28,6 +28,7 @@ POINTS = 90
 ALL_POINTS = 9_000
 MAX_SHOWN_ITEMS = 6
 MAX_OUTPUTS = 40
+SHOWN_REASONS = 3
 T = TypeVar("T", Score, Curve, Mixture)
 CELL = ("condition", "level", "benchmark", "metric", "seen")
 
@@ -51,6 +52,7 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
     results = read_table(folder / "results.parquet", RESULTS)
     order = {str(name): i for i, name in enumerate(spec.get("conditions", {}))}
     runs, fingerprints = _runs(spec, lineage(inputs.values()))
+    licences = _licences(spec, inputs)
     return ReportData(
         study=str(spec["study"]),
         question=str(answer.get("question") or spec["question"]),
@@ -67,8 +69,8 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
         samples=shown_samples(spec.get("runs", ()), inputs),
         samples_total=results["item"].n_unique(),
         differences=tuple((str(row["path"]), dict(row["values"])) for row in spec.get("differences", ())),
-        warnings=tuple(str(w) for w in spec.get("warnings", ())),
-        licences=_licences(spec, inputs),
+        warnings=(*(str(w) for w in spec.get("warnings", ())), *refused_rows(licences)),
+        licences=licences,
         runs=runs,
         fingerprints=fingerprints,
         seeds=tuple(spec.get("seeds", ())),
@@ -95,7 +97,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise DataError(
-            f"{path}: expected JSON written by the analysis step, {type(error).__name__}: {error}"
+            f"{path}: expected JSON written by an earlier step, {type(error).__name__}: {error}"
         ) from error
 
 
@@ -144,15 +146,39 @@ def _runs(spec: Mapping[str, Any], made: Lineage) -> tuple[tuple[Run, ...], tupl
 
 
 def _licences(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> tuple[dict[str, Any], ...]:
-    """Return the licence rows with the number of examples of each source, counted where its folder is an input."""
+    """Return the licence rows with what is known of each source's rows where its folder is an input.
+
+    Adds n_examples and, for sources read from a file, rows_read, rows_kept and bad_rows and quoted by reason.
+    """
     rows = []
     for row in spec.get("licences", ()):
-        path = inputs[row["input"]] / "examples.parquet" if row.get("input") in inputs else None
-        count = row.get("n_examples")
-        if count is None and path is not None and path.is_file():
-            count = pl.scan_parquet(path).select(pl.len()).collect().item()
-        rows.append({**row, "n_examples": count})
+        folder = inputs.get(str(row.get("input")))
+        count, books = row.get("n_examples"), {}
+        if folder is not None and count is None and (folder / "examples.parquet").is_file():
+            count = pl.scan_parquet(folder / "examples.parquet").select(pl.len()).collect().item()
+        if folder is not None and (folder / "report.json").is_file():
+            found = _json(folder / "report.json")
+            books = {k: found[k] for k in ("rows_read", "rows_kept", "bad_rows", "quoted") if k in found}
+        rows.append({**row, "n_examples": count, **books})
     return tuple(rows)
+
+
+def refused_rows(licences: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return one warning per source that refused rows of its file: how many, and the first of each reason."""
+    found = []
+    for row in licences:
+        read, kept = row.get("rows_read"), row.get("rows_kept")
+        if read is None or kept is None or read == kept:
+            continue
+        quotes = row.get("quoted") or {}
+        reasons = [
+            f"{quotes[reason][0]['where']}: {reason}" if quotes.get(reason) else f"{reason}, {n:,}"
+            for reason, n in sorted((row.get("bad_rows") or {}).items(), key=lambda pair: (-pair[1], pair[0]))
+        ]
+        more = f"; {len(reasons) - SHOWN_REASONS} more reasons" if len(reasons) > SHOWN_REASONS else ""
+        told = f" ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else ""
+        found.append(f"source {row.get('source', '')}: {read - kept:,} of {read:,} rows refused{told}")
+    return tuple(dict.fromkeys(found))
 
 
 def _in_order(rows: tuple[T, ...], order: Mapping[str, int]) -> tuple[T, ...]:

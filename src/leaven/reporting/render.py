@@ -119,6 +119,7 @@ def _context(data: ReportData) -> dict[str, Any]:
             (path, [value_text(values.get(c.name)) for c in data.conditions]) for path, values in data.differences
         ],
         "licences": [licence_row(row) for row in data.licences],
+        "has_rows": any(row.get("rows_read") is not None for row in data.licences),
         "runs": provenance.runs,
         "references": references,
         "bibtex": "\n\n".join(r.bibtex for r in references if r.bibtex),

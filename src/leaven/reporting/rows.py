@@ -94,6 +94,7 @@ class Provenance:
 
 
 def contrast_row(contrast: Finding, data: ReportData, provenance: Provenance) -> dict[str, Any]:
+    """Return one contrast in words: estimate, interval, adjusted p, what it rests on and its decision."""
     benchmark, metric = contrast_measure(contrast)
     kind, word = DECISIONS.get(contrast.decision, ("open", contrast.decision or MISSING))
     p = f"p = {p_value(contrast.p_holm)} (Holm)".replace("= <", "<") if contrast.p_holm is not None else ""
@@ -121,6 +122,7 @@ def contrast_row(contrast: Finding, data: ReportData, provenance: Provenance) ->
 
 
 def score_row(score: Score, data: ReportData, provenance: Provenance) -> dict[str, Any]:
+    """Return one score in words: estimate, interval, each seed's mean and what it rests on."""
     benchmark, metric = score_measure(score)
     measure = _measure(metric, benchmark, "%" if score.binary else "")
     what = f"{series_label(score.condition, score.level)}, {measure}"
@@ -225,6 +227,7 @@ def _mark(condition: str, data: ReportData) -> str:
 
 
 def no_primary(data: ReportData) -> str:
+    """Return why the page opens without a primary number."""
     primary = data.primary_contrast()
     if primary is not None:
         return f"{contrast_label(primary)} could not be taken. {primary.sentence}".strip()
@@ -234,6 +237,7 @@ def no_primary(data: ReportData) -> str:
 
 
 def basis(data: ReportData) -> dict[str, str]:
+    """Return how many seeds, items and clusters the result rests on, of the primary contrast where there is one."""
     primary = data.primary_contrast()
     primary = primary if primary is not None and primary.estimate is not None else None
     overall = [s for s in data.scores if s.difficulty is None and not s.scope]
@@ -277,10 +281,12 @@ def _said_of(warning: str, names: list[str]) -> str:
 
 
 def has_levels(data: ReportData) -> bool:
+    """Return whether the study varies something, so that tables need a column for it."""
     return any(level_text(row.level) for rows in (data.scores, data.curves, data.mixtures, data.runs) for row in rows)
 
 
 def loss_rows(data: ReportData) -> list[dict[str, Any]]:
+    """Return the training loss in nats per learned token: one row per stage, level and condition, over its seeds."""
     groups: dict[tuple[str, str, str], list[Any]] = {}
     for curve in data.curves:
         if curve.points:
@@ -359,6 +365,7 @@ def amounts_table(data: ReportData) -> list[dict[str, Any]]:
 
 
 def shown_item(shown: Shown, data: ReportData) -> dict[str, Any]:
+    """Return one item of the sample browser: prompt, expected answer, and each condition's answer with its verdict."""
     unit = f" {shown.difficulty_unit}" if shown.difficulty_unit else ""
     meta = [
         shown.benchmark,
@@ -411,6 +418,7 @@ def _verdict(output: Output, kind: str) -> str:
 
 
 def samples_note(data: ReportData) -> str:
+    """Return how many items the sample browser shows and how they were chosen."""
     total = f" of {amount(data.samples_total)}" if data.samples_total else ""
     return (
         f"{plural(len(data.samples), 'item')}{total}, spread over difficulty, each with the raw output of every "
@@ -427,10 +435,14 @@ def fact_text(value: Any) -> str:
 
 
 def licence_row(row: Mapping[str, Any]) -> dict[str, str]:
-    count = row.get("n_examples")
+    """Return a source's licence, origin and rows; en dashes where it was not read from a file (a world has no rows)."""
+    count, read, kept = row.get("n_examples"), row.get("rows_read"), row.get("rows_kept")
     return {
         "source": str(row.get("source", "")),
         "licence": str(row.get("licence") or "not stated"),
         "n_examples": amount(count) if isinstance(count, (int, float)) else MISSING,
+        "rows_read": amount(read),
+        "rows_kept": amount(kept),
+        "rows_refused": amount(None if read is None or kept is None else read - kept),
         "origin": str(row.get("origin") or MISSING),
     }
