@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -40,7 +41,8 @@ def kill_at_seeded_moments(folder: Path, kills: int, longest_s: float) -> int:
         process = started(folder)
         time.sleep(float(rng.uniform(0.3, longest_s)))
         hits += process.poll() is None
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it had finished
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return hits
 
@@ -55,13 +57,13 @@ def test_three_kills_change_nothing(finished: Path, tmp_path: Path, cli: Cli, st
 
 @pytest.mark.slow
 def test_twenty_kills_of_a_minute_long_study_change_nothing(tmp_path: Path, cli: Cli, study: str) -> None:
-    long = study.replace("steps: 6", "steps: 400").replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]").replace(
+    long = study.replace("steps: 6", "steps: 2500").replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]").replace(
         "max_new_tokens: 40}", "max_new_tokens: 40}\nruntime: {checkpoint_seconds: 1.0}")
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.yaml").write_text(long)
     assert cli(tmp_path / "calm", "run", "study.yaml", timeout=1200).returncode == 0
-    assert kill_at_seeded_moments(tmp_path / "killed", 20, 8.0) >= 10
+    assert kill_at_seeded_moments(tmp_path / "killed", 20, 7.0) >= 15
     assert cli(tmp_path / "killed", "run", "study.yaml", timeout=1200).returncode == 0
     assert digests(tmp_path / "killed") == digests(tmp_path / "calm")
 

@@ -24,7 +24,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -338,8 +337,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
-    environment.globals |= {"raise_exception": raise_exception,
-                            "strftime_now": lambda form: datetime.now().strftime(form)}
+    # no strftime_now: today's date would make tokens depend on the day; templates carry a date of their own for this case
+    environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options})
     return environment
 

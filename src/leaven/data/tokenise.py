@@ -34,7 +34,7 @@ _BATCH = 512
 _NAMED = 5
 
 
-@step(version=1)
+@step(version=2)
 def tokenise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Tokenise `inputs["examples"]` (examples.parquet) with `inputs["tokenizer"]` in `spec["format"]` under the name
     `spec["source"]`.
@@ -248,5 +248,6 @@ def _pieces(segments: list[Segment], encoded: Encoded, kept: slice, tokenizer: T
     for segment, begin, end in zip(segments, [0, *ends[:-1]], ends, strict=True):
         inner = sorted({begin, end, *(edge for edge in (kept.start, kept.stop) if begin < edge < end)})
         for a, b in zip(inner[:-1], inner[1:], strict=True):
-            text = segment.text if (a, b) == (begin, end) else tokenizer.decode(encoded.ids[a:b], special="keep")
+            whole = (a, b) == (begin, end) and segment.kind != "template"  # a chat template may spell markers in its own way
+            text = segment.text if whole else tokenizer.decode(encoded.ids[a:b], special="keep")
             yield Piece(segment.kind, segment.part, text, segment.learn > 0, b - a, cut=not kept.start <= a < kept.stop)

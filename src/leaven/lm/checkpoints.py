@@ -22,7 +22,7 @@ from torch import Tensor
 from leaven.errors import BackendError
 from leaven.lm.tiny_model import TinyConfig, TinyModel, from_llama_weights, llama_weights
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
