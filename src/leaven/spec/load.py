@@ -142,7 +142,7 @@ def _line(node: Any, key: Any) -> int:
 
 def _plain(node: Any, at: str, lines: dict[str, int], path: Path | str, depth: int = 0) -> Any:
     """Convert ruamel's nodes to plain data, recording the line of every key and item."""
-    place = f"{path}:{lines.get(at, 1)} {at}".rstrip()
+    place = f"{path}:{lines.get(at, 1)} {at}".rstrip() if isinstance(path, Path) else f"{path} {at}"
     if depth > MAX_DEPTH:
         raise StudyError(f"{place}: nested too deeply; a study has at most a dozen levels")
     if isinstance(node, dict):
