@@ -66,7 +66,8 @@ def _contrast(contrast: Any) -> dict[str, Any]:
     """Return a declared contrast as the analysis reads it."""
     found = plain(contrast)
     found["where"] = {k: v for k, v in found["where"].items() if v is not None}
-    return {**found, "direction": found.pop("better")}
+    better = found.pop("better")
+    return {**found, "direction": better}
 
 
 def _browsed(plan: Plan, without: Collection[str]) -> list[tuple[RunRef, str]]:
