@@ -133,7 +133,16 @@ def _contrasts(names: tuple[str, ...], means: dict[str, float]) -> tuple[Finding
                 seeds=SEEDS,
                 decision=decision,
                 runs=tuple(f"{n}/seed-{s}/lists" for n in (treatment, control) for s in SEEDS),
-                data={"benchmark": "lists", "metric": "accuracy", "level": "{}", "binary": True},
+                data={
+                    "treatment": treatment,
+                    "control": control,
+                    "benchmark": "lists",
+                    "metric": "accuracy",
+                    "level": "{}",
+                    "binary": True,
+                    "direction": "higher",
+                    "seed_differences": [effect + d for d in (-0.02, 0.01, -0.01, 0.02)],
+                },
             )
         )
     return tuple(rows)

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from leaven.reporting.facts import Output
+from leaven.reporting.forest import forest_figure, seed_dots
 from leaven.reporting.references import cited
 from leaven.reporting.render import render_html
 
 _spec = importlib.util.spec_from_file_location("report_made", Path(__file__).with_name("made.py"))
 made_module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made_module)
-made, without, HOSTILE = made_module.made, made_module.without, made_module.HOSTILE
+made, without, HOSTILE, SEEDS = made_module.made, made_module.without, made_module.HOSTILE, made_module.SEEDS
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -265,6 +266,48 @@ def test_the_methods_name_what_was_done():
         "data.stages.sft.format",
     ):
         assert words in text, words
+
+
+def test_one_layer_is_one_layer():
+    data = made()
+    stages = {"sft": {**data.facts["stages"]["sft"], "budget": {"epochs": 1.0}, "batch": 1}}
+    data = replace(data, facts={**data.facts, "model": {**data.facts["model"], "layers": 1, "heads": 1}, "stages": stages})
+    text = " ".join(Page(render_html(data)).text)
+    assert "width 64, 1 layer, 1 head." in text and "ran for 1 epoch," in text and "took 1 example per" in text
+
+
+def test_the_answer_is_followed_by_what_its_conditions_are():
+    markup = render_html(made())
+    head = markup.split("<nav")[0]
+    assert "<dt>thought_code</dt><dd>Thought, then program</dd>" in head and "<dt>code_only</dt><dd>The program alone</dd>" in head
+    assert "code_thought" not in head
+    bare = replace(made(), conditions=tuple(replace(c, description="") for c in made().conditions))
+    assert "<dt>thought_code</dt><dd>data.stages.sft.format = thought_code, " in render_html(bare).split("<nav")[0]
+
+
+def test_numbers_keep_their_units_on_the_line():
+    data = replace(made(), warnings=("80 % power only for differences of 5.6 points or more",))
+    markup = render_html(data)
+    assert "80\u00a0% power only for differences of 5.6\u00a0points" in markup and "96.7\u00a0% against" in markup
+    shown = replace(data.samples[0], outputs=(Output(condition="code_only", seed=0, raw="7 % 2", status="fail"),))
+    assert ">7 % 2<" in render_html(without(data, samples=(shown,)))
+
+
+def test_the_forest_shows_seeds_margins_and_the_better_side():
+    data = made()
+    plain = forest_figure(data)
+    assert plain is not None and "Small dots are single seeds" in plain.caption and "margin" not in plain.caption
+    assert "class=\"band\"" not in plain.wide() and "first named is higher (better)" in plain.wide()
+    for finding in data.contrasts:
+        assert len(seed_dots(finding)) == len(SEEDS)
+    lower = [
+        replace(c, data={**c.data, "metric": "bits_per_byte", "direction": "lower", "margin": 0.05}) for c in data.contrasts
+    ]
+    scores = tuple(replace(s, metric="bits_per_byte") for s in data.scores)
+    turned = without(data, contrasts=tuple(lower), scores=scores)
+    figure = forest_figure(turned)
+    assert figure is not None and "declared margin" in figure.caption and "class=\"band\"" in figure.wide()
+    assert "lower (better)" in figure.wide() and "higher (better)" not in figure.wide() and "(lower is better)" in figure.wide()
 
 
 def test_scores_on_the_items_of_the_primary_contrast_come_first():

@@ -14,7 +14,7 @@ from statistics import median
 from leaven.reporting.facts import Curve, ReportData, Score
 from leaven.reporting.forest import forest_figure
 from leaven.reporting.lines import Axes, Line, draw_lines
-from leaven.reporting.marks import Figure, grouped, measure_words, styles
+from leaven.reporting.marks import Figure, grouped, lower_is_better, measure_words, styles
 from leaven.reporting.svg import Canvas
 from leaven.reporting.wording import level_text, number
 
@@ -50,7 +50,7 @@ def difficulty_figures(data: ReportData) -> tuple[Figure, ...]:
         percent = all(s.binary for s in group)
         axes = Axes(
             f"difficulty ({unit})" if unit else "difficulty",
-            metric.replace("_", " ") + (", %" if percent else ""),
+            metric.replace("_", " ") + (", %" if percent else "") + (" (lower is better)" if lower_is_better(data, metric) else ""),
             (levels[0] - 0.4, levels[-1] + 0.4),
             _score_range(group),
             tuple(levels),

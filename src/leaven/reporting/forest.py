@@ -19,6 +19,7 @@ from leaven.reporting.marks import (
     contrast_measure,
     grouped,
     is_binary,
+    lower_is_better,
     mark,
     measure_words,
     scale,
@@ -50,13 +51,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Rows of a forest plot on one axis."""
+    """Rows of a forest plot on one axis; `lower` marks a measure of which less is better."""
 
     heading: str
     rows: tuple[Row, ...]
     zero: bool
     percent: bool = False
     hidden: int = 0
+    lower: bool = False
 
 
 def forest_figure(data: ReportData) -> Figure | None:
@@ -108,6 +110,7 @@ def _panels(data: ReportData) -> list[Panel]:
                 c.high,
                 6,
                 strong=data.is_primary(c) and len(group) > 1,
+                dots=seed_dots(c),
                 band=contrast_margin(c),
                 words=_effect_words(c),
             )
@@ -121,6 +124,7 @@ def _panels(data: ReportData) -> list[Panel]:
                 True,
                 percent,
                 len(group) - len(rows),
+                lower_is_better(data, metric),
             )
         )
     overall = [s for s in data.leading_scores() if s.estimate is not None]
@@ -139,12 +143,16 @@ def _panels(data: ReportData) -> list[Panel]:
         )
         percent = all(s.binary for s in scores)
         name = measure_words(metric, benchmark)
-        panels.append(
-            Panel(
-                name[:1].upper() + name[1:] + (", %" if percent else ""), rows, False, percent, len(scores) - len(rows)
-            )
-        )
+        lower = lower_is_better(data, metric)
+        heading = name[:1].upper() + name[1:] + (", %" if percent else "") + (" (lower is better)" if lower else "")
+        panels.append(Panel(heading, rows, False, percent, len(scores) - len(rows), lower))
     return panels
+
+
+def seed_dots(contrast: Finding) -> tuple[float, ...]:
+    """Return the difference of each seed; () for one seed, whose difference is the estimate."""
+    found = tuple(float(v) for v in contrast.data.get("seed_differences") or () if v is not None)
+    return found if len(found) > 1 else ()
 
 
 def _effect_words(contrast: Finding) -> str:
@@ -196,8 +204,9 @@ def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) ->
     for i, row in enumerate(panel.rows):
         _draw_row(canvas, row, first + step * i, step, at, (low, high), left, contrast=panel.zero)
     if panel.zero:
-        canvas.text(right, bottom + 34, "first named is higher \u2192", cls="mute", anchor="end")
-        canvas.text(left, bottom + 34, "\u2190 lower", cls="mute")
+        higher, lower = ("", " (better)") if panel.lower else (" (better)", "")
+        canvas.text(right, bottom + 34, f"first named is higher{higher} \u2192", cls="mute", anchor="end")
+        canvas.text(left, bottom + 34, f"\u2190 lower{lower}", cls="mute")
     return bottom + (36 if panel.zero else 18)
 
 

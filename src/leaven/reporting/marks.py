@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from leaven.analysis.rule import direction_of
 from leaven.core.types import Finding
 from leaven.reporting.facts import ReportData, Score
 from leaven.reporting.svg import LIGHT, SHAPES, Canvas
@@ -85,6 +86,12 @@ def contrast_measure(contrast: Finding) -> tuple[str, str]:
     )
     _, found, rest = contrast.title.partition(f": {metric} on {benchmark}")
     return benchmark + (rest.split(" @ ")[0] if found else ""), metric
+
+
+def lower_is_better(data: ReportData, metric: str) -> bool:
+    """Return whether less of a metric is better: what the contrasts on it declare, else what its name says."""
+    declared = {str(c.data["direction"]) for c in data.contrasts if c.data.get("metric") == metric and c.data.get("direction")}
+    return declared == {"lower"} if declared else direction_of(metric) == "lower"
 
 
 def score_measure(score: Score) -> tuple[str, str]:

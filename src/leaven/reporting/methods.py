@@ -88,13 +88,15 @@ def _stage(name: str, stage: Mapping[str, Any]) -> str:
     budget = stage.get("budget")
     if isinstance(budget, Mapping):
         spent = [
-            f"{amount(v) if isinstance(v, (int, float)) else v} {k.replace('_', ' ')}"
+            _counted(v, k.replace("_", " ").removesuffix("s"))
+            if isinstance(v, (int, float))
+            else f"{v} {k.replace('_', ' ')}"
             for k, v in budget.items()
             if v is not None
         ]
         parts.append(f"ran for {_listed(spent)}" if spent else "")
     if stage.get("batch"):
-        parts.append(f"took {stage['batch']} examples per optimiser step")
+        parts.append(f"took {_counted(stage['batch'], 'example')} per optimiser step")
     if stage.get("max_tokens"):
         parts.append(
             TRUNCATED.get(str(stage.get("truncate", "error")), "held rows of up to {n} tokens").format(
@@ -113,9 +115,8 @@ def _training(data: ReportData) -> str:
     elif model.get("width"):
         size = f", {amount(model['parameters'])} parameters" if model.get("parameters") else ""
         parts.append(
-            f"Models were trained from scratch: Llama architecture, width {model['width']}, {model.get('layers')} "
-            f"layers, "
-            f"{model.get('heads')} heads{size}."
+            f"Models were trained from scratch: Llama architecture, width {model['width']}, "
+            f"{_counted(model.get('layers'), 'layer')}, {_counted(model.get('heads'), 'head')}{size}."
         )
     if train.get("lr"):
         betas = train.get("betas")
@@ -147,6 +148,11 @@ def _measures(data: ReportData) -> str:
             f"Benchmark {name}{f' ({kind})' if kind and kind != name else ''} was scored{judged}: {', '.join(details)}."
         )
     return " ".join(parts)
+
+
+def _counted(n: Any, noun: str) -> str:
+    """Return "1 layer", "4 layers", "1.5 epochs"; what is no number keeps the plural."""
+    return f"{amount(n) if isinstance(n, (int, float)) else value_text(n)} {noun}{'' if n == 1 else 's'}"
 
 
 def _listed(words: list[str]) -> str:

@@ -27,6 +27,7 @@ from leaven.reporting.rows import (
     Provenance,
     amounts_table,
     basis,
+    compared,
     contrast_row,
     difficulty_tables,
     fact_text,
@@ -41,7 +42,7 @@ from leaven.reporting.rows import (
     shown_item,
     warning_list,
 )
-from leaven.reporting.wording import MISSING, plural, printable, value_text
+from leaven.reporting.wording import MISSING, plural, printable, unbroken, value_text
 
 
 @step(version=3)
@@ -78,6 +79,7 @@ def _template() -> Any:
         lstrip_blocks=True,
         finalize=_printed,
     )
+    environment.filters["unbroken"] = unbroken
     environment.globals["style"] = (folder / "style.css").read_text(encoding="utf-8")
     return environment.get_template("template.html")
 
@@ -105,6 +107,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "primary": next((c for c in contrasts if c["primary"] and c["estimate"] != MISSING), None),
         "no_primary": no_primary(data),
         "basis": basis(data),
+        "compared": compared(data),
         "warnings": warning_list(data),
         "figures": figures(data),
         "final_loss": loss_rows(data),

@@ -255,6 +255,19 @@ def basis(data: ReportData) -> dict[str, str]:
     return {"main": f"{plural(len(seeds), 'seed')} \u00d7 {plural(items, 'item')}", "detail": detail}
 
 
+def compared(data: ReportData) -> list[dict[str, str]]:
+    """Return what the primary contrast's two conditions are: the study's description, else the settings that differ."""
+    primary = next((c for c in data.contrasts if data.is_primary(c)), None)
+    described = {c.name: c.description for c in data.conditions}
+    rows = []
+    for name in (primary.data.get("treatment"), primary.data.get("control")) if primary else ():
+        settings = [f"{path} = {value_text(values[name])}" for path, values in data.differences if name in values]
+        more = f" and {plural(len(settings) - 2, 'more setting')}" if len(settings) > 2 else ""
+        means = described.get(name) or ", ".join(settings[:2]) + more
+        rows.append({"name": str(name), "means": means})
+    return [row for row in rows if row["means"]]
+
+
 def warning_list(data: ReportData) -> list[str]:
     """Return the study's warnings, then those of findings with the findings they concern, then machines that differ
     in a contrast.

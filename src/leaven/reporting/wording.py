@@ -14,6 +14,8 @@ from collections.abc import Iterable
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+_PAIR = re.compile(r"(?<=\d) (?=%|points?\b)")
+
 MISSING = "\u2013"
 """Shown where there is no number; tables explain it as "not measured"."""
 
@@ -51,6 +53,11 @@ def p_value(p: float | None) -> str:
     if p is None or not math.isfinite(p):
         return MISSING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def unbroken(text: str) -> str:
+    """Return `text` with no-break spaces between a number and its percent sign or points, so that lines keep them whole."""
+    return _PAIR.sub("\u00a0", text)
 
 
 def seeds_text(seeds: Iterable[int]) -> str:
