@@ -255,7 +255,7 @@ def test_references_follow_the_study_and_end_with_leaven():
 
 
 def test_the_methods_name_what_was_done():
-    text = " ".join(page().text)
+    text = " ".join(page().text).replace("\u00a0", " ")
     for words in (
         "4 seeds (0\u20133)",
         "width 64, 3 layers",

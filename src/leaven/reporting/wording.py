@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
-_PAIR = re.compile(r"(?<=\d) (?=%|points?\b)")
+_PAIR = re.compile(r"(?<=\d) (?=%|(?:points?|seeds?|items?|clusters?|contrasts?)\b)")
 
 MISSING = "\u2013"
 """Shown where there is no number; tables explain it as "not measured"."""
@@ -56,7 +56,7 @@ def p_value(p: float | None) -> str:
 
 
 def unbroken(text: str) -> str:
-    """Return `text` with no-break spaces between a number and its percent sign or points, so that lines keep them whole."""
+    """Return `text` with no-break spaces between a number and its unit, so that lines keep them whole."""
     return _PAIR.sub("\u00a0", text)
 
 
