@@ -1,6 +1,7 @@
 """Dotted paths of a study file -> `file:line path` in messages, and the list in which every mistake of a study is collected.
 
-A path without a line of its own stands where its closest parent stands. Values of --set have line 0 and are named as such.
+A path without a line of its own stands where its closest parent stands. Values of --set have
+no line and are named as such.
 Not covered: reading YAML (load.py records the lines).
 """
 
@@ -11,15 +12,19 @@ from pathlib import Path
 
 from leaven.errors import did_you_mean
 
+SET, CREATED = 0, -1
+"""In place of a line: written by --set, or a parent that a --set below it brought into being."""
+
 
 def where(path: Path, lines: Mapping[str, int], dotted: str) -> str:
     """Return where a dotted path stands: its own line or that of its closest parent, or the --set that wrote it."""
     probe = dotted
     while probe and probe not in lines:
         probe = probe.rpartition(".")[0]
-    if lines.get(probe, 1) == 0:
-        written = (k for k, line in lines.items() if line == 0 and k.startswith(f"{probe}."))
-        return f"--set {dotted if probe != dotted else max(written, key=len, default=dotted)}"
+    if lines.get(probe) == CREATED:
+        return f"--set {next(k for k, line in lines.items() if line == SET and k.startswith(f'{probe}.'))}"
+    if lines.get(probe) == SET:
+        return f"--set {dotted}"
     return f"{path}:{lines.get(probe, 1)} {dotted}"
 
 

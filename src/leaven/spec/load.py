@@ -28,7 +28,7 @@ from leaven.core.hashing import canonical
 from leaven.errors import StudyError, did_you_mean
 from leaven.spec.check import check_study, prefixes_of, stage_prefixes
 from leaven.spec.data import Data
-from leaven.spec.lines import Problems, where
+from leaven.spec.lines import CREATED, SET, Problems, where
 from leaven.spec.study import Cell, Condition, Study
 from leaven.spec.train import Model, Optimiser, TokenizerSpec, Train
 
@@ -173,11 +173,12 @@ def _plain(node: Any, at: str, lines: dict[str, int], path: Path | str, depth: i
 
 
 def _apply_override(raw: dict[str, Any], lines: dict[str, int], text: str) -> None:
-    """Set one `dotted.path=value` in the raw tree; its lines become 0."""
+    """Set one `dotted.path=value` in the raw tree and mark its lines as such."""
     dotted, sep, value = text.partition("=")
     if not sep or not all(dotted.split(".")):
         raise StudyError(f"--set {text}: expected path=value, for example --set train.lr=1e-3")
-    parsed = _plain(_parse(value, f"--set {dotted}"), dotted, {}, "--set") if value else ""
+    below: dict[str, int] = {}
+    parsed = _plain(_parse(value, f"--set {dotted}"), dotted, below, "--set") if value else ""
     for known in [k for k in lines if k.startswith(f"{dotted}.")]:
         del lines[known]
     node: Any = raw
@@ -198,9 +199,9 @@ def _apply_override(raw: dict[str, Any], lines: dict[str, int], text: str) -> No
             node[key] = parsed
         elif isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
-            lines[".".join(keys[:done])] = 0
+            lines[".".join(keys[:done])] = CREATED
         node = node[key]
-    lines[dotted] = 0
+    lines.update(dict.fromkeys([dotted, *below], SET))
 
 
 def _validate(kind: Any, value: Any, problems: Problems, prefixes: tuple[str, ...] = ("",)) -> Any:
