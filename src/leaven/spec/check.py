@@ -41,7 +41,11 @@ def check_study(study: Study, cells: list[Cell], problems: Problems) -> None:
     check_names({"study": study.study}, problems)
     check_names({f"conditions.{n}": n for n in study.conditions}, problems, own=OWN_NAMES)
     check_names({f"measure.{n}": n for n in study.measure}, problems)
-    check_bounds({"seeds": study.seeds, "measure": study.measure, "contrasts": study.contrasts, "runtime": study.runtime}, STUDY, problems)
+    check_bounds(
+        {"seeds": study.seeds, "measure": study.measure, "contrasts": study.contrasts, "runtime": study.runtime},
+        STUDY,
+        problems,
+    )
     if not study.seeds or len(set(study.seeds)) != len(study.seeds):
         problems.at("seeds", f"expected one or more different seeds, found {list(study.seeds)}")
     _check_plugins(study, problems)
@@ -56,15 +60,20 @@ def _check_plugins(study: Study, problems: Problems) -> None:
     for index, name in enumerate(study.plugins):
         path = problems.path.absolute().parent / name
         if path.suffix != ".py" or not path.is_file():
-            problems.at(f"plugins.{index}", f"expected a Python file (.py) beside the study file or at a path relative to it, found {name!r}"
-                        f"{'' if path.exists() else ', which does not exist'}")
+            problems.at(
+                f"plugins.{index}",
+                f"expected a Python file (.py) beside the study file or at a path relative to it, found {name!r}"
+                f"{'' if path.exists() else ', which does not exist'}",
+            )
 
 
 def _check_contrasts(study: Study, problems: Problems) -> None:
     """Add messages for contrasts that compare nothing, or whose names point nowhere."""
     conditions = list(study.conditions)
     if len(conditions) < 2:
-        problems.at("conditions", f"expected at least two conditions to compare, found {', '.join(conditions) or 'none'}")
+        problems.at(
+            "conditions", f"expected at least two conditions to compare, found {', '.join(conditions) or 'none'}"
+        )
     for index, contrast in enumerate(study.contrasts):
         at = f"contrasts.{index}"
         problems.must(f"{at}.treatment", contrast.treatment, conditions, "a condition")
@@ -73,10 +82,14 @@ def _check_contrasts(study: Study, problems: Problems) -> None:
         if not contrast.name.strip():
             problems.at(f"{at}.name", f"expected a short name, found {contrast.name!r}")
         if contrast.treatment == contrast.control:
-            problems.at(f"{at}.control", f"expected another condition than the treatment, found {contrast.control!r} for both")
+            problems.at(
+                f"{at}.control", f"expected another condition than the treatment, found {contrast.control!r} for both"
+            )
         low, high = contrast.where.min_difficulty, contrast.where.max_difficulty
         if low is not None and high is not None and low > high:
-            problems.at(f"{at}.where.min_difficulty", f"expected at most max_difficulty ({high}), found {low}; no item is both")
+            problems.at(
+                f"{at}.where.min_difficulty", f"expected at most max_difficulty ({high}), found {low}; no item is both"
+            )
     primary = sum(c.primary for c in study.contrasts)
     if primary != 1:
         problems.at("contrasts", f"expected exactly one contrast with `primary: true`, found {primary}")
@@ -102,8 +115,11 @@ def _check_cell(cell: Cell, study: Study, problems: Problems) -> None:
     for name, measure in study.measure.items():
         generates = measure.metrics != ("bits_per_byte",)
         if cell.model.kind == "tiny" and generates and measure.max_new_tokens >= cell.model.max_tokens:
-            problems.at(f"measure.{name}.max_new_tokens", f"expected fewer than model.max_tokens ({cell.model.max_tokens}), because the question needs "
-                        f"room too; found {measure.max_new_tokens}")
+            problems.at(
+                f"measure.{name}.max_new_tokens",
+                f"expected fewer than model.max_tokens ({cell.model.max_tokens}), because the question needs "
+                f"room too; found {measure.max_new_tokens}",
+            )
     _check_sources(cell.data, problems, data)
     _check_stages(cell, list(study.conditions), problems, data)
 
@@ -114,12 +130,18 @@ def _check_sources(data: Data, problems: Problems, prefixes: tuple[str, ...]) ->
         at = f"sources.{name}"
         origins = [k for k in ("world", "file", "subset_of") if getattr(source, k) is not None]
         if len(origins) != 1:
-            problems.at(at, f"expected exactly one of world, file and subset_of, found {', '.join(origins) or 'none'}", prefixes)
+            problems.at(
+                at, f"expected exactly one of world, file and subset_of, found {', '.join(origins) or 'none'}", prefixes
+            )
         if source.subset_of is not None:
             problems.must(f"{at}.subset_of", source.subset_of, data.sources, "a source", prefixes)
             problems.must(f"{at}.size_of", source.size_of, data.sources, "a source", prefixes)
         elif source.size_of is not None:
-            problems.at(f"{at}.size_of", "expected `subset_of` beside it: the source from which that many rows are drawn", prefixes)
+            problems.at(
+                f"{at}.size_of",
+                "expected `subset_of` beside it: the source from which that many rows are drawn",
+                prefixes,
+            )
         if source.world is not None and source.world.split == "test":
             problems.at(f"{at}.world.split", "expected train, found test: test problems are for measuring", prefixes)
         if name in _drawn_from(data, name):
@@ -145,8 +167,12 @@ def _check_stages(cell: Cell, conditions: list[str], problems: Problems, prefixe
         at = f"stages.{name}"
         budgets = [f.name for f in dataclasses.fields(stage.budget) if getattr(stage.budget, f.name) is not None]
         if len(budgets) != 1:
-            problems.at(f"{at}.budget", "expected exactly one of steps, examples, tokens, learned_tokens, epochs, tokens_of; "
-                        f"found {', '.join(budgets) or 'none'}", prefixes)
+            problems.at(
+                f"{at}.budget",
+                "expected exactly one of steps, examples, tokens, learned_tokens, epochs, tokens_of; "
+                f"found {', '.join(budgets) or 'none'}",
+                prefixes,
+            )
         for source in stage.mixture:
             problems.must(f"{at}.mixture.{source}", source, sources, "a source", prefixes)
         if not sum(stage.mixture.values()) > 0:
@@ -155,7 +181,13 @@ def _check_stages(cell: Cell, conditions: list[str], problems: Problems, prefixe
             problems.must(f"{at}.format.{source}", source, sources, "a source", prefixes)
         for field, other in (("extends", stage.extends), ("budget.tokens_of", stage.budget.tokens_of)):
             if other is not None:
-                problems.must(f"{at}.{field}", other, [c for c in conditions if c != cell.condition], "another condition", prefixes)
+                problems.must(
+                    f"{at}.{field}",
+                    other,
+                    [c for c in conditions if c != cell.condition],
+                    "another condition",
+                    prefixes,
+                )
         check_stage(name, stage, cell.model, problems, prefixes)
     if not cell.data.stages:
         problems.at("stages", "expected at least one stage, found none", prefixes)
@@ -166,11 +198,19 @@ def _check_across(study: Study, cells: list[Cell], problems: Problems) -> None:
     stages = {n for c in cells for n in c.data.stages}
     sources = {n: None for c in cells for n in c.data.sources}
     used = {s for c in cells for stage in c.data.stages.values() for s in stage.mixture}
-    used |= {s for c in cells for source in c.data.sources.values() for s in (source.subset_of, source.size_of) if s is not None}
+    used |= {
+        s
+        for c in cells
+        for source in c.data.sources.values()
+        for s in (source.subset_of, source.size_of)
+        if s is not None
+    }
     own_stages = {(c.condition, n) for c in cells for n in c.data.stages}
     for cell in cells:
         prefixes = prefixes_of(cell.condition, "data")
-        for name in set(cell.data.sources) - used if used <= set(sources) else ():  # a name that points nowhere is said already
+        for name in (
+            set(cell.data.sources) - used if used <= set(sources) else ()
+        ):  # a name that points nowhere is said already
             problems.at(f"sources.{name}", f"no mixture uses the source {name!r}; remove it or use it", prefixes)
         for name in cell.train.stages:
             problems.must(f"stages.{name}", name, sorted(stages), "a stage", prefixes_of(cell.condition, "train"))
@@ -179,7 +219,11 @@ def _check_across(study: Study, cells: list[Cell], problems: Problems) -> None:
         for name, stage in cell.data.stages.items():
             for other in {stage.extends, stage.budget.tokens_of} - {None}:
                 if other in study.conditions and (other, name) not in own_stages:
-                    problems.at(f"stages.{name}", f"expected condition {other!r} to have a stage {name!r} too, because this one refers to it", prefixes)
+                    problems.at(
+                        f"stages.{name}",
+                        f"expected condition {other!r} to have a stage {name!r} too, because this one refers to it",
+                        prefixes,
+                    )
     _check_equal(cells, problems)
 
 
@@ -188,11 +232,17 @@ def _check_equal(cells: list[Cell], problems: Problems) -> None:
     trained: dict[str, Cell] = {}
     folders: dict[str, Cell] = {}
     for cell in cells:
-        text = json.dumps([cell.level, *(dataclasses.asdict(s) for s in (cell.data, cell.model, cell.tokenizer, cell.train))], sort_keys=True)
+        text = json.dumps(
+            [cell.level, *(dataclasses.asdict(s) for s in (cell.data, cell.model, cell.tokenizer, cell.train))],
+            sort_keys=True,
+        )
         same = trained.setdefault(text, cell)
         if same.condition != cell.condition:
-            problems.at(f"conditions.{cell.condition}", f"expected conditions that differ, but {same.condition!r} and {cell.condition!r} train on the same "
-                        "data with the same settings; change or remove one")
+            problems.at(
+                f"conditions.{cell.condition}",
+                f"expected conditions that differ, but {same.condition!r} and {cell.condition!r} train on the same "
+                "data with the same settings; change or remove one",
+            )
         folder = f"{cell.condition}/{cell.label}".casefold()
         if folders.setdefault(folder, cell).level != cell.level:
             problems.at("vary", f"expected levels with different names, found {cell.label!r} twice")

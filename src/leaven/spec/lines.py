@@ -46,11 +46,17 @@ class Problems:
         """Add a message about `dotted` under the prefix that knows most of it: a condition's patch before the section it patches."""
         self._found[f"{where(self.path, self.lines, self.closest(dotted, prefixes))}: {message}"] = None
 
-    def must(self, dotted: str, value: str | None, known: Iterable[str], kind: str, prefixes: tuple[str, ...] = ("",)) -> None:
+    def must(
+        self, dotted: str, value: str | None, known: Iterable[str], kind: str, prefixes: tuple[str, ...] = ("",)
+    ) -> None:
         """Add a message unless `value` is one of the known names of a kind of thing."""
         names = list(known)
         if value not in names:
-            self.at(dotted, f"expected the name of {kind}, found {value!r}.{did_you_mean(str(value), names)} Known: {', '.join(names)}", prefixes)
+            self.at(
+                dotted,
+                f"expected the name of {kind}, found {value!r}.{did_you_mean(str(value), names)} Known: {', '.join(names)}",
+                prefixes,
+            )
 
     def closest(self, dotted: str, prefixes: tuple[str, ...]) -> str:
         """Return `prefix + dotted` for the first prefix that has its line, else for the one under which the most parents have one."""

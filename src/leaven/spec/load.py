@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import json
 import math
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -28,15 +27,13 @@ from leaven.core.hashing import canonical
 from leaven.errors import StudyError, did_you_mean
 from leaven.spec.check import check_study, prefixes_of, stage_prefixes
 from leaven.spec.data import Data
+from leaven.spec.explain import explained, location_of, shown
 from leaven.spec.lines import CREATED, SET, Problems, where
 from leaven.spec.study import Cell, Condition, Study
 from leaven.spec.train import Model, Optimiser, TokenizerSpec, Train
 
 MAX_DEPTH = 30
 SECTIONS: dict[str, Any] = {"data": Data, "model": Model, "tokenizer": TokenizerSpec, "train": Train}
-KINDS = {"int_type": "a whole number", "int_from_float": "a whole number", "float_type": "a number", "string_type": "text",
-         "bool_type": "true or false", "dict_type": "a mapping", "list_type": "a list", "tuple_type": "a list",
-         "dataclass_type": "a mapping", "dataclass_exact_type": "a mapping"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,9 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of study files (`leaven schema`)."""
     schema = TypeAdapter(Study).json_schema()
     inherited = TypeAdapter(Optimiser).json_schema()["properties"]
-    for name, field in schema["$defs"]["Train"]["properties"].items():  # pydantic reads docstrings of a class's own fields only
+    for name, field in schema["$defs"]["Train"][
+        "properties"
+    ].items():  # pydantic reads docstrings of a class's own fields only
         if "description" not in field and name in inherited:
             field["description"] = inherited[name].get("description", "")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "leaven study"}
@@ -97,7 +96,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise StudyError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     tree = _parse(text, str(path))
     if not isinstance(tree, dict):
-        raise StudyError(f"{path}:1 expected a mapping with the keys leaven, study, question, data ..., found {_shown(tree)}")
+        raise StudyError(
+            f"{path}:1 expected a mapping with the keys leaven, study, question, data ..., found {shown(tree)}"
+        )
     lines: dict[str, int] = {}
     plain = _plain(tree, "", lines, path)
     return plain, lines
@@ -121,8 +122,10 @@ def _parse(text: str, label: str) -> Any:
     try:
         for token in reader.scan(text):
             if isinstance(token, TagToken):
-                raise StudyError(f"{label}:{token.start_mark.line + 1} YAML: expected a plain value, found the tag "
-                                 f"{''.join(t or '' for t in token.value)}; remove it")
+                raise StudyError(
+                    f"{label}:{token.start_mark.line + 1} YAML: expected a plain value, found the tag "
+                    f"{''.join(t or '' for t in token.value)}; remove it"
+                )
         return YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -163,13 +166,17 @@ def _plain(node: Any, at: str, lines: dict[str, int], path: Path | str, depth: i
             items.append(_plain(value, below, lines, path, depth + 1))
         return items
     if isinstance(node, float) and not math.isfinite(node):
-        raise StudyError(f"{place}: expected a finite number, found {float(node)}; write a number, or null where a field allows it")
+        raise StudyError(
+            f"{place}: expected a finite number, found {float(node)}; write a number, or null where a field allows it"
+        )
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
     if node is None:
         return None
-    raise StudyError(f"{place}: expected text or a number, found {str(node)!r} ({type(node).__name__}); put it in quotes")
+    raise StudyError(
+        f"{place}: expected text or a number, found {str(node)!r} ({type(node).__name__}); put it in quotes"
+    )
 
 
 def _apply_override(raw: dict[str, Any], lines: dict[str, int], text: str) -> None:
@@ -194,7 +201,7 @@ def _apply_override(raw: dict[str, Any], lines: dict[str, int], text: str) -> No
             taken = next((n for n in range(len(keys), done, -1) if ".".join(keys[done:n]) in node), done + 1)
             key, done = ".".join(keys[done:taken]), taken  # names may hold dots: the longest one that exists
         else:
-            raise StudyError(f"--set {text}: {reached} is {_shown(node)}, so nothing can be set below it")
+            raise StudyError(f"--set {text}: {reached} is {shown(node)}, so nothing can be set below it")
         if done == len(keys):
             node[key] = parsed
         elif isinstance(node, dict) and node.get(key) is None:
@@ -213,80 +220,9 @@ def _validate(kind: Any, value: Any, problems: Problems, prefixes: tuple[str, ..
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            location = _location(kind, item["loc"])
-            problems.at(".".join(location), _explain(kind, item, location), prefixes)
+            location = location_of(kind, item["loc"])
+            problems.at(".".join(location), explained(kind, item, location), prefixes)
         return None
-
-
-def _location(kind: Any, loc: tuple[Any, ...]) -> list[str]:
-    """Drop the union-branch labels that pydantic adds to a location."""
-    steps: list[str] = []
-    current: Any = kind
-    for part in loc:
-        following = _child(current, part)
-        if following is None and isinstance(part, str) and (part in {"str", "int", "float", "none"} or "[" in part or part[:1].isupper()):
-            continue
-        steps.append(str(part))
-        current = following
-    return steps
-
-
-def _child(kind: Any, part: Any) -> Any:
-    """Return the type of field, key or index `part` of a spec type, or None when it has none."""
-    for option in _options(kind):
-        origin, args = typing.get_origin(option), typing.get_args(option)
-        if dataclasses.is_dataclass(option):
-            hints = typing.get_type_hints(option)
-            names = {f.name for f in dataclasses.fields(option)}
-            if part in names:
-                return hints[part]
-        elif origin is dict and isinstance(part, str):
-            return args[1]
-        elif origin in (list, tuple) and isinstance(part, int):
-            return args[0]
-    return None
-
-
-def _options(kind: Any) -> list[Any]:
-    """Return the members of a union, or the type itself."""
-    args = typing.get_args(kind)
-    return [a for a in args if a is not type(None)] if typing.get_origin(kind) in (typing.Union, type(int | str)) else [kind]
-
-
-def _known_keys(kind: Any, location: list[str]) -> list[str]:
-    """Return the field names allowed beside the last element of a location."""
-    current: Any = kind
-    for part in location[:-1]:
-        current = _child(current, int(part) if part.isdigit() else part)
-        if current is None:
-            return []
-    return [f.name for o in _options(current) if dataclasses.is_dataclass(o) for f in dataclasses.fields(o)]
-
-
-def _shown(value: Any) -> str:
-    """Return a short text of a value found in a study file."""
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _explain(kind: Any, item: Any, location: list[str]) -> str:
-    """Say what was expected and found for one pydantic error."""
-    name = item["type"]
-    if name in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(kind, location)
-        return f"unknown key {location[-1]!r}.{did_you_mean(location[-1], known)} Known keys: {', '.join(known)}"
-    if name in ("missing", "missing_argument", "missing_keyword_only_argument"):
-        return f"required key {location[-1]!r} is missing; add it"
-    if name == "literal_error":
-        allowed = item["ctx"]["expected"]
-        options = [t.strip().strip("'") for t in allowed.replace(" or ", ", ").split(",")]
-        return f"expected one of {allowed}, found {_shown(item['input'])}.{did_you_mean(str(item['input']), options)}"
-    if name in KINDS and item["input"] is None:
-        keys = "remove the line, or indent names below it" if name == "dict_type" else "remove the line, or give it keys ({} for none)"
-        return f"expected {KINDS[name]}, found nothing; {keys if 'mapping' in KINDS[name] else 'remove the line, or give it a value'}"
-    if name in KINDS:
-        return f"expected {KINDS[name]}, found {_shown(item['input'])}"
-    return f"{item['msg']}, found {_shown(item['input'])}"
 
 
 def _merged(section: str, base: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,11 +243,14 @@ def _levels(study: Study, problems: Problems) -> list[dict[str, Any]]:
     known = [f"{s}.{f.name}" for s in ("model", "tokenizer", "train") for f in dataclasses.fields(SECTIONS[s])]
     for dotted, values in study.vary.items():
         if dotted not in known:
-            problems.at(f"vary.{dotted}", f"expected a field of model, tokenizer or train, found {dotted!r}.{did_you_mean(dotted, known)} "
-                        "(data is what conditions patch; seeds are under `seeds`)")
+            problems.at(
+                f"vary.{dotted}",
+                f"expected a field of model, tokenizer or train, found {dotted!r}.{did_you_mean(dotted, known)} "
+                "(data is what conditions patch; seeds are under `seeds`)",
+            )
         texts = [json.dumps(float(v) if type(v) is int else v, sort_keys=True) for v in values]
         if len(set(texts)) != len(texts) or not texts:
-            problems.at(f"vary.{dotted}", f"expected one or more different values, found {_shown(values)}")
+            problems.at(f"vary.{dotted}", f"expected one or more different values, found {shown(values)}")
     return [dict(zip(study.vary, combo, strict=True)) for combo in itertools.product(*study.vary.values())]
 
 
@@ -324,8 +263,11 @@ def _resolve_cells(study: Study, raw: Mapping[str, Any], problems: Problems) -> 
     for name, condition in study.conditions.items():
         for section in ("train", "model"):
             if getattr(condition, section) and study.compares == "data":
-                problems.at(f"conditions.{name}.{section}", "conditions may differ in `data` only; say "
-                            "`compares: training` at the top of the study if that is what it compares")
+                problems.at(
+                    f"conditions.{name}.{section}",
+                    "conditions may differ in `data` only; say "
+                    "`compares: training` at the top of the study if that is what it compares",
+                )
         if _unknown_names(name, condition, raw, problems):
             continue
         for level in levels:
@@ -349,11 +291,18 @@ def _unknown_names(name: str, condition: Condition, raw: Mapping[str, Any], prob
         known = list(raw["data"].get(group) or {})
         patch = condition.data.get(group)
         for key, fields in patch.items() if isinstance(patch, dict) else ():
-            complete = isinstance(fields, dict) and ({"mixture", "budget"} <= set(fields) if kind == "stage" else {"world", "file", "subset_of"} & set(fields))
+            complete = isinstance(fields, dict) and (
+                {"mixture", "budget"} <= set(fields)
+                if kind == "stage"
+                else {"world", "file", "subset_of"} & set(fields)
+            )
             if key not in known and not complete:
                 needs = "`mixture` and `budget`" if kind == "stage" else "`world`, `file` or `subset_of`"
-                problems.at(f"conditions.{name}.data.{group}.{key}", f"no {kind} is called {key!r} in `data.{group}`.{did_you_mean(key, known)} "
-                            f"Known: {', '.join(known)} (a condition may add a {kind}, but then with {needs})")
+                problems.at(
+                    f"conditions.{name}.data.{group}.{key}",
+                    f"no {kind} is called {key!r} in `data.{group}`.{did_you_mean(key, known)} "
+                    f"Known: {', '.join(known)} (a condition may add a {kind}, but then with {needs})",
+                )
     return len(problems) > before
 
 
