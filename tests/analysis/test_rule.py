@@ -77,12 +77,16 @@ def test_pass_rates_without_a_margin_are_underpowered_above_ten_points() -> None
     assert not decide(with_interval(0.0, 0.3, 1.0, se=0.15, binary=False), **NAMES).underpowered
 
 
-@pytest.mark.parametrize("metric", ["bits_per_byte", "loss", "valid_loss", "test/perplexity", "word_error_rate", "error"])
+@pytest.mark.parametrize(
+    "metric", ["bits_per_byte", "loss", "valid_loss", "test/perplexity", "word_error_rate", "error"]
+)
 def test_lower_is_better_by_the_whole_name_or_its_end(metric: str) -> None:
     assert direction_of(metric) == "lower"
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "lossless", "error_recovery", "orbits", "glossary", "loss_avoided", "bits_saved"])
+@pytest.mark.parametrize(
+    "metric", ["accuracy", "lossless", "error_recovery", "orbits", "glossary", "loss_avoided", "bits_saved"]
+)
 def test_parts_of_words_say_nothing_about_the_direction(metric: str) -> None:
     assert direction_of(metric) == "higher"
 

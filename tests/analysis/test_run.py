@@ -131,7 +131,12 @@ def test_answers_the_question(tmp_path: Path) -> None:
     )
     first, after = findings["contrast/first"], findings["contrast/after"]
     assert first["n_items"] == 64 and first["seeds"] == [0, 1, 2, 3] and first["low"] > 0.4 and len(first["runs"]) == 8
-    assert after["decision"] == "inconclusive" and after["data"]["margin"] is None and after["p_holm"] >= after["p"] and first["mde"] > 0
+    assert (
+        after["decision"] == "inconclusive"
+        and after["data"]["margin"] is None
+        and after["p_holm"] >= after["p"]
+        and first["mde"] > 0
+    )
     by_difficulty = [f for f in findings if f.startswith("contrast/first/difficulty=")]
     assert len(by_difficulty) == 4 and all(
         findings[f]["data"]["descriptive"] and findings[f]["p_holm"] is None for f in by_difficulty

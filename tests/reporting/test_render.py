@@ -271,7 +271,9 @@ def test_the_methods_name_what_was_done():
 def test_one_layer_is_one_layer():
     data = made()
     stages = {"sft": {**data.facts["stages"]["sft"], "budget": {"epochs": 1.0}, "batch": 1}}
-    data = replace(data, facts={**data.facts, "model": {**data.facts["model"], "layers": 1, "heads": 1}, "stages": stages})
+    data = replace(
+        data, facts={**data.facts, "model": {**data.facts["model"], "layers": 1, "heads": 1}, "stages": stages}
+    )
     text = " ".join(Page(render_html(data)).text)
     assert "width 64, 1 layer, 1 head." in text and "ran for 1 epoch," in text and "took 1 example per" in text
 
@@ -279,7 +281,10 @@ def test_one_layer_is_one_layer():
 def test_the_answer_is_followed_by_what_its_conditions_are():
     markup = render_html(made())
     head = markup.split("<nav")[0]
-    assert "<dt>thought_code</dt><dd>Thought, then program</dd>" in head and "<dt>code_only</dt><dd>The program alone</dd>" in head
+    assert (
+        "<dt>thought_code</dt><dd>Thought, then program</dd>" in head
+        and "<dt>code_only</dt><dd>The program alone</dd>" in head
+    )
     assert "code_thought" not in head
     bare = replace(made(), conditions=tuple(replace(c, description="") for c in made().conditions))
     assert "<dt>thought_code</dt><dd>data.stages.sft.format = thought_code, " in render_html(bare).split("<nav")[0]
@@ -297,17 +302,22 @@ def test_the_forest_shows_seeds_margins_and_the_better_side():
     data = made()
     plain = forest_figure(data)
     assert plain is not None and "Small dots are single seeds" in plain.caption and "margin" not in plain.caption
-    assert "class=\"band\"" not in plain.wide() and "first named is higher (better)" in plain.wide()
+    assert 'class="band"' not in plain.wide() and "first named is higher (better)" in plain.wide()
     for finding in data.contrasts:
         assert len(seed_dots(finding)) == len(SEEDS)
     lower = [
-        replace(c, data={**c.data, "metric": "bits_per_byte", "direction": "lower", "margin": 0.05}) for c in data.contrasts
+        replace(c, data={**c.data, "metric": "bits_per_byte", "direction": "lower", "margin": 0.05})
+        for c in data.contrasts
     ]
     scores = tuple(replace(s, metric="bits_per_byte") for s in data.scores)
     turned = without(data, contrasts=tuple(lower), scores=scores)
     figure = forest_figure(turned)
-    assert figure is not None and "declared margin" in figure.caption and "class=\"band\"" in figure.wide()
-    assert "lower (better)" in figure.wide() and "higher (better)" not in figure.wide() and "(lower is better)" in figure.wide()
+    assert figure is not None and "declared margin" in figure.caption and 'class="band"' in figure.wide()
+    assert (
+        "lower (better)" in figure.wide()
+        and "higher (better)" not in figure.wide()
+        and "(lower is better)" in figure.wide()
+    )
 
 
 def test_scores_on_the_items_of_the_primary_contrast_come_first():

@@ -11,13 +11,14 @@ import polars as pl
 import pytest
 
 from leaven.analysis.run import analyse
+from leaven.core.lineage import lineage
 from leaven.core.step import StepContext
 from leaven.core.tables import CURVE, REALISED, write_items, write_samples, write_table, write_verdicts
 from leaven.core.types import Example, Item, Sample, Verdict
 from leaven.errors import DataError
-from leaven.core.lineage import lineage
-from leaven.reporting.read import read_report, spread_items, thinned
+from leaven.reporting.read import read_report, thinned
 from leaven.reporting.render import render_html, report
+from leaven.reporting.samples import spread_items
 
 CONDITIONS, SEEDS, N_ITEMS = ("code_only", "thought_code"), (0, 1, 2), 24
 
@@ -252,6 +253,16 @@ def test_thinned_curves_average_bins_and_keep_the_last_step():
     assert thinned([1, 2], [3.0, 4.0], 90) == ((1.0, 3.0), (2.0, 4.0))
 
 
+def test_a_study_without_an_answer_says_so(study, tmp_path: Path):
+    spec, inputs = study
+    spec = {**spec, "contrasts": [{**spec["contrasts"][0], "where": {"min_difficulty": 40}}]}
+    analyse(spec, inputs, tmp_path / "refused", StepContext())
+    data = read_report(spec, {**inputs, "analysis": tmp_path / "refused"})
+    assert data.answer.startswith("No answer: ")
+    markup = render_html(data)
+    assert "could not be taken" in markup and "min_difficulty" in markup and 'class="big"' not in markup
+
+
 def test_refused_rows_of_a_source_are_said(study, tmp_path: Path):
     spec, inputs = study
     (tmp_path / "mine").mkdir()
@@ -273,16 +284,22 @@ def test_refused_rows_of_a_source_are_said(study, tmp_path: Path):
 
 
 def _judge_again(inputs: dict[str, Path], metrics: tuple[str, ...]) -> None:
-    """Write verdicts of `metrics` in that order; a bits_per_byte row carries the status "pass" whatever was answered."""
+    """Write verdicts of `metrics` in that order; a bits_per_byte row has the status "pass" whatever was answered."""
     for condition in CONDITIONS:
         for seed in SEEDS:
             rows = []
             for k in range(N_ITEMS):
                 right = _right(condition, seed, k)
                 judged = Verdict(
-                    benchmark="lists", item=f"i{k:02d}", status="pass" if right else "fail", score=float(right), raw=f"raw {k}"
+                    benchmark="lists",
+                    item=f"i{k:02d}",
+                    status="pass" if right else "fail",
+                    score=float(right),
+                    raw=f"raw {k}",
                 )
-                bits = Verdict(benchmark="lists", item=f"i{k:02d}", metric="bits_per_byte", status="pass", score=1.0 + k / 8)
+                bits = Verdict(
+                    benchmark="lists", item=f"i{k:02d}", metric="bits_per_byte", status="pass", score=1.0 + k / 8
+                )
                 rows += [{"accuracy": judged, "bits_per_byte": bits}[m] for m in metrics]
             write_verdicts(inputs[f"verdicts:{condition}:{seed}"] / "verdicts.parquet", rows)
 

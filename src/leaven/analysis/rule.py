@@ -39,7 +39,7 @@ class Answer:
 
 
 def direction_of(metric: str) -> Direction:
-    """Return whether more or less of `metric` is better, judged by its name: "valid_loss" is a loss, "lossless" is not."""
+    """Return whether more or less of `metric` is better, by its name: "valid_loss" is a loss, "lossless" is not."""
     name = metric.lower().replace("-", "_").replace(" ", "_").replace("/", "_")
     return "lower" if any(name == known or name.endswith(f"_{known}") for known in LOWER_IS_BETTER) else "higher"
 
@@ -103,8 +103,8 @@ def _sentence(
     head = {
         "favours": f"{treatment} does better than {control} in {measure}: {levels}{lower}, {signed}",
         "opposes": f"{treatment} does worse than {control} in {measure}: {levels}{lower}, {signed}",
-        "no_difference": f"No difference beyond the declared margin of {difference(margin or 0.0, effect.binary)} between "
-        f"{treatment} and "
+        "no_difference": "No difference beyond the declared margin of "
+        f"{difference(margin or 0.0, effect.binary)} between {treatment} and "
         f"{control} in {measure}: {levels}, {signed}",
         "inconclusive": f"Inconclusive: {treatment} and {control} may or may not differ in {measure}: {levels}, "
         f"{signed}",

@@ -142,12 +142,14 @@ def _join(verdicts: pl.DataFrame, items: pl.DataFrame, where: str, cell: Mapping
 
 
 def _fingerprints(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Return run -> where its numbers were computed (spec, else the manifests of its artifacts); empty when all agree."""
+    """Return run -> where its numbers were computed (spec, else its artifacts' manifests); empty when all agree."""
     known = lineage(inputs.values())
     found = {}
     for run in spec.get("runs", ()):
         node = str(run.get("node") or "")
-        machines = [str(run["fingerprint"])] if run.get("fingerprint") else [canonical(dict(m)) for m in known.machines(node)]
+        machines = (
+            [str(run["fingerprint"])] if run.get("fingerprint") else [canonical(dict(m)) for m in known.machines(node)]
+        )
         if node and machines:
             found[node] = " + ".join(machines)
     return found if len(set(found.values())) > 1 else {}

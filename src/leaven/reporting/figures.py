@@ -50,7 +50,9 @@ def difficulty_figures(data: ReportData) -> tuple[Figure, ...]:
         percent = all(s.binary for s in group)
         axes = Axes(
             f"difficulty ({unit})" if unit else "difficulty",
-            metric.replace("_", " ") + (", %" if percent else "") + (" (lower is better)" if lower_is_better(data, metric) else ""),
+            metric.replace("_", " ")
+            + (", %" if percent else "")
+            + (" (lower is better)" if lower_is_better(data, metric) else ""),
             (levels[0] - 0.4, levels[-1] + 0.4),
             _score_range(group),
             tuple(levels),

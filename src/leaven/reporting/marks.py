@@ -61,6 +61,16 @@ def styles(data: ReportData) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
+def drawn_mark(condition: str, data: ReportData) -> str:
+    """Return the condition's marker as a small inline drawing, hidden from screen readers (its name stands beside
+    it).
+    """
+    colour, shape = mark(styles(data)[condition]) if condition in styles(data) else ("c6", "circle")
+    canvas = Canvas(14, 14)
+    canvas.marker(shape, 7, 7, cls=colour, size=4.5)
+    return f'<svg class="mark" viewBox="0 0 14 14" aria-hidden="true">{"".join(canvas.parts)}</svg>'
+
+
 def contrast_label(contrast: Finding) -> str:
     """Return "treatment vs control" and the level, without the measure and its items, which stand beside it."""
     benchmark, metric = contrast_measure(contrast)
@@ -90,7 +100,9 @@ def contrast_measure(contrast: Finding) -> tuple[str, str]:
 
 def lower_is_better(data: ReportData, metric: str) -> bool:
     """Return whether less of a metric is better: what the contrasts on it declare, else what its name says."""
-    declared = {str(c.data["direction"]) for c in data.contrasts if c.data.get("metric") == metric and c.data.get("direction")}
+    declared = {
+        str(c.data["direction"]) for c in data.contrasts if c.data.get("metric") == metric and c.data.get("direction")
+    }
     return declared == {"lower"} if declared else direction_of(metric) == "lower"
 
 

@@ -1,10 +1,9 @@
 """Published folders + the resolved study -> ReportData, the facts one report shows.
 
-Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results), the evaluation folders
-that the study's runs
-name (for the sample browser) and their items. Everything is thinned here: curves to at most POINTS means, samples to
-a few items spread evenly over difficulty, so that a report stays small however large the study is.
-Not covered: computing scores or contrasts (analysis/), drawing (figures.py).
+Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results) and the sources' own
+accounts of their rows. Curves are thinned to at most POINTS means, so that a report stays small however large the
+study is.
+Not covered: the sample browser's items (samples.py), computing scores or contrasts (analysis/), drawing (figures.py).
 """
 
 from __future__ import annotations
@@ -19,15 +18,14 @@ import polars as pl
 
 from leaven.analysis.scores import SCORES
 from leaven.core.lineage import Lineage, distinct, lineage
-from leaven.core.tables import RESULTS, SAMPLES, VERDICTS, read_items, read_table
-from leaven.core.types import Finding, Item
+from leaven.core.tables import RESULTS, read_table
+from leaven.core.types import Finding
 from leaven.errors import DataError
-from leaven.reporting.facts import MEASURED_ONLY, SCOPES, Condition, Curve, Mixture, Output, ReportData, Run, Score, Shown
+from leaven.reporting.facts import SCOPES, Condition, Curve, Mixture, ReportData, Run, Score
+from leaven.reporting.samples import shown_samples
 
 POINTS = 90
 ALL_POINTS = 9_000
-MAX_SHOWN_ITEMS = 6
-MAX_OUTPUTS = 40
 SHOWN_REASONS = 3
 T = TypeVar("T", Score, Curve, Mixture)
 CELL = ("condition", "level", "benchmark", "metric", "seen")
@@ -96,9 +94,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"{path}: expected JSON written by an earlier step, {type(error).__name__}: {error}"
-        ) from error
+        raise DataError(f"{path}: expected JSON written by an earlier step, {type(error).__name__}: {error}") from error
 
 
 def _primary(answer: Mapping[str, Any], findings: Sequence[Finding]) -> str:
@@ -305,102 +301,3 @@ def _expect(frame: pl.DataFrame, columns: Sequence[str], path: Path) -> None:
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise DataError(f"{path}: expected columns {list(columns)}, missing {missing}; found {frame.columns}")
-
-
-# ---- sample browser ------------------------------------------------------------------------------
-
-
-def shown_samples(runs: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path]) -> tuple[Shown, ...]:
-    """Return a few items of each benchmark, evenly spread over difficulty, with every condition's output of its
-    first seed.
-    """
-    usable = [r for r in runs if all(r.get(k) in inputs for k in ("verdicts_input", "samples_input", "items_input"))]
-    shown: list[Shown] = []
-    benchmarks = list(dict.fromkeys(str(r.get("benchmark") or "") for r in usable))
-    for benchmark in benchmarks:
-        first: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for run in sorted(
-            (r for r in usable if str(r.get("benchmark") or "") == benchmark), key=lambda r: int(r.get("seed") or 0)
-        ):
-            first.setdefault((str(run["condition"]), str(run.get("level") or "")), run)
-        order = {str(r["condition"]): i for i, r in reversed(list(enumerate(usable)))}
-        chosen = sorted(first.values(), key=lambda r: (order[str(r["condition"])], str(r.get("level") or "")))[
-            :MAX_OUTPUTS
-        ]
-        limit = max(1, min(MAX_SHOWN_ITEMS, MAX_OUTPUTS // (len(chosen) * len(benchmarks))))
-        items = spread_items(list(read_items(_table(inputs[chosen[0]["items_input"]], "items.parquet"))), limit)
-        outputs = [_outputs(run, inputs, {i.id for i in items}) for run in chosen]
-        shown += [_shown(item, benchmark, [o[item.id] for o in outputs if item.id in o]) for item in items]
-    return tuple(s for s in shown if s.outputs)
-
-
-def spread_items(items: Sequence[Item], limit: int) -> list[Item]:
-    """Return up to `limit` items in order of difficulty: as many difficulties as possible first, from the middle of
-    each.
-    """
-    groups: dict[int, list[Item]] = {}
-    for item in sorted(items, key=lambda i: i.id):
-        groups.setdefault(-1 if item.example.difficulty is None else item.example.difficulty, []).append(item)
-    levels = sorted(groups)
-    if len(levels) > limit:
-        levels = [levels[round(i * (len(levels) - 1) / max(limit - 1, 1))] for i in range(limit)]
-    ranked = [
-        (n, level, groups[level][(n + len(groups[level]) // 2) % len(groups[level])])
-        for level in levels
-        for n in range(len(groups[level]))
-    ]
-    chosen = sorted(sorted(ranked, key=lambda r: (r[0], r[1]))[:limit], key=lambda r: (r[1], r[0]))
-    return [item for _, _, item in chosen]
-
-
-def _table(folder: Path, name: str) -> Path:
-    return folder if folder.is_file() else folder / name
-
-
-def _outputs(run: Mapping[str, Any], inputs: Mapping[str, Path], items: set[str]) -> dict[str, Output]:
-    verdicts = read_table(_table(inputs[run["verdicts_input"]], "verdicts.parquet"), VERDICTS)
-    samples = read_table(_table(inputs[run["samples_input"]], "samples.parquet"), SAMPLES)
-    texts = {
-        r["item"]: r["text"]
-        for r in samples.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0))
-        .sort("request", descending=True)
-        .iter_rows(named=True)
-    }
-    rows = verdicts.filter(pl.col("item").is_in(list(items)) & (pl.col("index") == 0))
-    by_item: dict[str, list[dict[str, Any]]] = {}
-    for row in rows.iter_rows(named=True):
-        by_item.setdefault(row["item"], []).append(row)
-    return {item: _output(run, found, texts.get(item) or "") for item, found in by_item.items()}
-
-
-def _output(run: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: str) -> Output:
-    """Return one answer with the verdict of its first judged metric; the other metrics follow as second values."""
-    first, *others = sorted(rows, key=lambda r: r["metric"] in MEASURED_ONLY)
-    return Output(
-        condition=str(run["condition"]),
-        level=str(run.get("level") or ""),
-        seed=int(run.get("seed") or 0),
-        raw=first["raw"] or text,
-        extracted=first["extracted"] or "",
-        status=first["status"] or "",
-        score=first["score"],
-        metric=first["metric"] or "",
-        also=tuple((str(r["metric"]), r["score"]) for r in others),
-        detail=first["detail"] or "",
-        run=str(run.get("id") or ""),
-    )
-
-
-def _shown(item: Item, benchmark: str, outputs: Sequence[Output]) -> Shown:
-    example = item.example
-    gold = example.answer or example.code or "\n".join(example.tests)
-    return Shown(
-        item=item.id,
-        benchmark=benchmark or item.benchmark,
-        prompt=example.question or example.text,
-        gold=gold,
-        difficulty=example.difficulty,
-        difficulty_unit=example.difficulty_unit,
-        seen=item.seen,
-        outputs=tuple(outputs),
-    )

@@ -36,12 +36,11 @@ from leaven.reporting.rows import (
     loss_rows,
     mixture_table,
     no_primary,
-    samples_note,
     score_tables,
     shared_measure,
-    shown_item,
     warning_list,
 )
+from leaven.reporting.samples import samples_note, shown_item
 from leaven.reporting.wording import MISSING, plural, printable, unbroken, value_text
 
 

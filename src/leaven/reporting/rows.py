@@ -2,7 +2,7 @@
 provenance.
 
 The template has no arithmetic and no formatting; both are here.
-Not covered: the page around the rows (template.html), prose (methods.py).
+Not covered: the sample browser (samples.py), the page around the rows (template.html), prose (methods.py).
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from leaven.core.types import Finding
-from leaven.reporting.facts import Output, ReportData, Score, Shown
+from leaven.reporting.facts import ReportData, Score
 from leaven.reporting.figures import difficulty_unit, median_curve
 from leaven.reporting.marks import (
     contrast_label,
     contrast_measure,
+    drawn_mark,
     is_binary,
-    mark,
     score_measure,
     series_label,
-    styles,
 )
-from leaven.reporting.svg import Canvas
 from leaven.reporting.wording import (
     MISSING,
     amount,
-    clip,
     interval,
     level_text,
     number,
@@ -37,7 +34,6 @@ from leaven.reporting.wording import (
     value_text,
 )
 
-MAX_OUTPUT_CHARACTERS = 2_000
 DECISIONS = {
     "favours": ("favours", "\u25b2 favours"),
     "opposes": ("opposes", "\u25bc opposes"),
@@ -129,7 +125,7 @@ def score_row(score: Score, data: ReportData, provenance: Provenance) -> dict[st
     what += "" if score.difficulty is None else f", difficulty {score.difficulty}"
     return {
         "condition": score.condition,
-        "mark": _mark(score.condition, data),
+        "mark": drawn_mark(score.condition, data),
         "level": level_text(score.level),
         "measure": measure,
         "difficulty": score.difficulty,
@@ -184,7 +180,7 @@ def difficulty_tables(data: ReportData, provenance: Provenance) -> list[dict[str
             rows.append(
                 {
                     "condition": condition,
-                    "mark": _mark(condition, data),
+                    "mark": drawn_mark(condition, data),
                     "level": level_text(level),
                     "cells": cells,
                     "seeds": seeds_counted(x for s in own.values() for x in s.seeds),
@@ -214,16 +210,6 @@ def shared_measure(rows: list[dict[str, Any]]) -> str:
 def _measure(metric: str, benchmark: str, unit: str) -> str:
     words = metric.replace("_", " ") + (f" on {benchmark}" if benchmark else "")
     return f"{words}, {unit}" if unit and unit != metric else words
-
-
-def _mark(condition: str, data: ReportData) -> str:
-    """Return the condition's marker as a small inline drawing, hidden from screen readers (its name stands beside
-    it).
-    """
-    colour, shape = mark(styles(data)[condition]) if condition in styles(data) else ("c6", "circle")
-    canvas = Canvas(14, 14)
-    canvas.marker(shape, 7, 7, cls=colour, size=4.5)
-    return f'<svg class="mark" viewBox="0 0 14 14" aria-hidden="true">{"".join(canvas.parts)}</svg>'
 
 
 def no_primary(data: ReportData) -> str:
@@ -311,7 +297,7 @@ def loss_rows(data: ReportData) -> list[dict[str, Any]]:
         rows.append(
             {
                 "condition": condition,
-                "mark": _mark(condition, data),
+                "mark": drawn_mark(condition, data),
                 "level": level_text(level),
                 "stage": stage or MISSING,
                 "steps": amount(points[-1][0]),
@@ -337,7 +323,7 @@ def mixture_table(data: ReportData) -> dict[str, Any]:
         rows.append(
             {
                 "condition": condition,
-                "mark": _mark(condition, data),
+                "mark": drawn_mark(condition, data),
                 "level": level_text(level),
                 "stage": stage,
                 "unit": unit.replace("_", " "),
@@ -363,11 +349,14 @@ def amounts_table(data: ReportData) -> list[dict[str, Any]]:
     """Return how much each condition trained: a row per (stage, condition, level), in the order of the conditions."""
     note = next((f for f in data.notes if f.id == "note/amounts"), None)
     names = [c.name for c in data.conditions]
-    rows = sorted(note.data.get("rows", ()) if note else (), key=lambda r: names.index(r["condition"]) if r["condition"] in names else 99)
+    rows = sorted(
+        note.data.get("rows", ()) if note else (),
+        key=lambda r: names.index(r["condition"]) if r["condition"] in names else 99,
+    )
     return [
         {
             "condition": row["condition"],
-            "mark": _mark(row["condition"], data),
+            "mark": drawn_mark(row["condition"], data),
             "level": level_text(row["level"]),
             "stage": row["stage"],
             "amounts": [f"{row[unit]:,}" for unit in ("steps", "examples", "tokens", "learned_tokens")],
@@ -375,69 +364,6 @@ def amounts_table(data: ReportData) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def shown_item(shown: Shown, data: ReportData) -> dict[str, Any]:
-    """Return one item of the sample browser: prompt, expected answer, and each condition's answer with its verdict."""
-    unit = f" {shown.difficulty_unit}" if shown.difficulty_unit else ""
-    meta = [
-        shown.benchmark,
-        f"difficulty {shown.difficulty}{unit}" if shown.difficulty is not None else "",
-        "may occur in training" if shown.seen else "",
-    ]
-    prompt, more = clip(shown.prompt, MAX_OUTPUT_CHARACTERS)
-    return {
-        "item": shown.item,
-        "meta": ", ".join(m for m in meta if m),
-        "prompt": prompt + (f"\n\u2026 {more} more characters" if more else ""),
-        "gold": clip(shown.gold, MAX_OUTPUT_CHARACTERS)[0],
-        "tally": _tally(shown),
-        "outputs": [_output(o, data) for o in shown.outputs],
-    }
-
-
-def _tally(shown: Shown) -> str:
-    """Return how many of the judged answers pass; answers that were only measured are counted apart."""
-    judged = [o for o in shown.outputs if not o.measured]
-    passed = f"{sum(o.status == 'pass' for o in judged)} of {len(judged)} pass" if judged else ""
-    measured = f"{len(shown.outputs) - len(judged)} measured" if len(judged) < len(shown.outputs) else ""
-    return ", ".join(part for part in (passed, measured) if part)
-
-
-def _output(output: Output, data: ReportData) -> dict[str, Any]:
-    """Return one answer of the sample browser."""
-    raw, more = clip(output.raw, MAX_OUTPUT_CHARACTERS)
-    kind = "other" if output.measured or output.status not in ("pass", "fail") else output.status
-    return {
-        "name": f"{series_label(output.condition, output.level)}, seed {output.seed}",
-        "mark": _mark(output.condition, data),
-        "raw": raw or ("(nothing was generated: the expected text was scored)" if output.measured else "(nothing)"),
-        "more": f"{more:,}" if more else "",
-        "extracted": clip(output.extracted.strip(), 600)[0],
-        "multiline": "\n" in output.extracted.strip(),
-        "detail": clip(output.detail, 300)[0],
-        "kind": kind,
-        "verdict": _verdict(output, kind),
-        "also": ", ".join(f"{metric.replace('_', ' ')} {number(value)}" for metric, value in output.also),
-    }
-
-
-def _verdict(output: Output, kind: str) -> str:
-    """Return the verdict in words with its sign, the value beside it where it is more than pass or fail."""
-    sign = {"pass": "\u2713", "fail": "\u2717"}.get(kind, "\u2022")
-    word = "measured" if output.measured else output.status.replace("_", " ")
-    told = output.score is not None and (output.measured or output.score not in (0, 1))
-    return f"{sign} {word}" + (f" ({output.metric.replace('_', ' ')} {number(output.score)})" if told else "")
-
-
-def samples_note(data: ReportData) -> str:
-    """Return how many items the sample browser shows and how they were chosen."""
-    total = f" of {amount(data.samples_total)}" if data.samples_total else ""
-    return (
-        f"{plural(len(data.samples), 'item')}{total}, spread over difficulty, each with the raw output of every "
-        f"condition. "
-        "The full outputs are in the evaluation artifacts named below."
-    )
 
 
 def fact_text(value: Any) -> str:
