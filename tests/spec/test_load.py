@@ -69,22 +69,27 @@ def test_error_in_a_patch_points_at_the_condition(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
-    text = refusal(tmp_path, STUDY.replace("control: a", "control: c").replace("lists: 1}", "lst: 1}").replace("[0, 1]", "[0, 0]"))
+    text = refusal(
+        tmp_path, STUDY.replace("control: a", "control: c").replace("lists: 1}", "lst: 1}").replace("[0, 1]", "[0, 0]")
+    )
     assert len(text.splitlines()) == 3
     assert "Did you mean 'lists'?" in text and "different seeds" in text and "name of a condition, found 'c'" in text
 
 
-@pytest.mark.parametrize(("old", "new", "expected"), [
-    ("steps: 10", "steps: 10, tokens: 5", "exactly one of steps"),
-    ("primary: true", "primary: false", "exactly one contrast with `primary: true`"),
-    ("  b: {data", "  b: {train: {lr: 1.0}, data", "compares: training"),
-    ("{world: {families: [list_program], n: 100}}", "{licence: MIT}", "exactly one of world, file and subset_of"),
-    ("lists: 1}", "lists: -1}", "weight of at least 0"),
-    ("max_tokens: 64", "extends: b", "another condition"),
-    ("leaven: 1", "leaven: 2", "expected one of 1"),
-    ("question: q?\n", "", "required key 'question' is missing"),
-    ("seeds: [0, 1]", "seeds: [0, 1]\nvary: {train.lrr: [1]}", "Did you mean 'train.lr'?"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("steps: 10", "steps: 10, tokens: 5", "exactly one of steps"),
+        ("primary: true", "primary: false", "exactly one contrast with `primary: true`"),
+        ("  b: {data", "  b: {train: {lr: 1.0}, data", "compares: training"),
+        ("{world: {families: [list_program], n: 100}}", "{licence: MIT}", "exactly one of world, file and subset_of"),
+        ("lists: 1}", "lists: -1}", "weight of at least 0"),
+        ("max_tokens: 64", "extends: b", "another condition"),
+        ("leaven: 1", "leaven: 2", "expected one of 1"),
+        ("question: q?\n", "", "required key 'question' is missing"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nvary: {train.lrr: [1]}", "Did you mean 'train.lr'?"),
+    ],
+)
 def test_contradictions_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
     assert expected in refusal(tmp_path, STUDY.replace(old, new))
 
@@ -103,7 +108,9 @@ def test_missing_file_and_empty_file_say_what_to_do(tmp_path: Path) -> None:
 def test_set_overrides_and_is_blamed_for_its_mistakes(tmp_path: Path) -> None:
     path = written(tmp_path, STUDY)
     loaded = load_study(path, ("train.lr=2e-3", "seeds=[5]", "conditions.b.data.stages.sft.batch=7"))
-    assert loaded.study.train.lr == 2e-3 and loaded.study.seeds == (5,) and loaded.cells[1].data.stages["sft"].batch == 7
+    assert (
+        loaded.study.train.lr == 2e-3 and loaded.study.seeds == (5,) and loaded.cells[1].data.stages["sft"].batch == 7
+    )
     assert "--set train.lrr" in refusal(tmp_path, STUDY, "train.lrr=1")
     assert "expected path=value" in refusal(tmp_path, STUDY, "train.lr")
 
@@ -111,19 +118,32 @@ def test_set_overrides_and_is_blamed_for_its_mistakes(tmp_path: Path) -> None:
 def test_vary_crosses_levels_with_conditions(tmp_path: Path) -> None:
     loaded = load_study(written(tmp_path, STUDY + "vary: {train.lr: [1.0e-3, 2.0e-3], model.width: [32]}\n"))
     assert [(c.condition, c.train.lr, c.model.width) for c in loaded.cells] == [
-        ("a", 1e-3, 32), ("a", 2e-3, 32), ("b", 1e-3, 32), ("b", 2e-3, 32)]
+        ("a", 1e-3, 32),
+        ("a", 2e-3, 32),
+        ("b", 1e-3, 32),
+        ("b", 2e-3, 32),
+    ]
     assert loaded.cells[0].label == "lr=0.001,width=32"
 
 
 def test_stage_settings_override_the_section(tmp_path: Path) -> None:
-    loaded = load_study(written(tmp_path, STUDY.replace("train: {lr: 1e-5}", "train: {lr: 1e-5, clip: 2.0, stages: {sft: {lr: 3e-4}}}")))
+    loaded = load_study(
+        written(tmp_path, STUDY.replace("train: {lr: 1e-5}", "train: {lr: 1e-5, clip: 2.0, stages: {sft: {lr: 3e-4}}}"))
+    )
     found = optimiser_of(loaded.study.train, "sft")
     assert (found.lr, found.clip) == (3e-4, 2.0)
-    assert "Did you mean 'lr'?" in refusal(tmp_path, STUDY.replace("train: {lr: 1e-5}", "train: {stages: {sft: {lrs: 1}}}"))
+    assert "Did you mean 'lr'?" in refusal(
+        tmp_path, STUDY.replace("train: {lr: 1e-5}", "train: {stages: {sft: {lrs: 1}}}")
+    )
 
 
 def test_written_yaml_reads_back_equal(tmp_path: Path) -> None:
-    tree = {"a": 1e-5, "b": ["x", {"c": None, "d": "yes", "e": "1e-5"}], "text": "two\nlines: 'quoted' # no comment\n", "t": True}
+    tree = {
+        "a": 1e-5,
+        "b": ["x", {"c": None, "d": "yes", "e": "1e-5"}],
+        "text": "two\nlines: 'quoted' # no comment\n",
+        "t": True,
+    }
     write_yaml(tmp_path / "x.yaml", tree, "made by a test")
     assert read_yaml(tmp_path / "x.yaml")[0] == tree
 

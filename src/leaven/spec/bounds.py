@@ -1,7 +1,7 @@
 """The table of value ranges: a dotted path with `*` for names -> what its value must be, and how to say so.
 
-Types are pydantic's business (load.py). Ranges that involve two fields (heads divide the width, min_lr <= lr) are functions below the tables.
-Not covered: options of benchmarks and schedules, which their owners check.
+Types are pydantic's business (load.py). Ranges that involve two fields (heads divide the width, min_lr <= lr) are
+functions below the tables. Not covered: options of benchmarks and schedules, which their owners check.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _fits(pattern: list[str], steps: tuple[str, ...]) -> bool:
 
 
 def _walk(value: Any, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield (path, value) of a value and of everything below it, save free-form mappings (options, patches, the lock)."""
+    """Yield (path, value) of a value and of all below it, save free-form mappings (options, patches, the lock)."""
     if at:
         yield at, value
     if dataclasses.is_dataclass(value):
@@ -122,7 +122,8 @@ def check_optimiser(optimiser: Optimiser, problems: Problems, prefixes: tuple[st
     if optimiser.warmup_steps is not None and optimiser.warmup_ratio is not None:
         problems.at(
             "warmup_ratio",
-            f"expected warmup_steps or warmup_ratio, found both ({optimiser.warmup_steps} and {optimiser.warmup_ratio}); "
+            "expected warmup_steps or warmup_ratio, "
+            f"found both ({optimiser.warmup_steps} and {optimiser.warmup_ratio}); "
             "set one of them to null",
             prefixes,
         )
@@ -159,7 +160,7 @@ def check_stage(name: str, stage: Stage, model: Model, problems: Problems, prefi
         )
 
 
-# ---- names ---------------------------------------------------------------------------------------------------------------------------------
+# ---- names ----------------------------------------------------------------------------------------------------
 
 OWN_NAMES = (
     "data",
@@ -179,13 +180,16 @@ OWN_NAMES = (
     "study.lock.yaml",
 )
 """What a run folder holds beside its conditions' folders."""
-ALLOWED = "letters, digits, `.`, `-`, `_`, `+`, `=` and inner spaces, at most 80 characters (200 bytes), not starting or ending with `.`"
+ALLOWED = (
+    "letters, digits, `.`, `-`, `_`, `+`, `=` and inner spaces, at most 80 characters (200 bytes), "
+    "not starting or ending with `.`"
+)
 
 
 def check_names(
     names: Mapping[str, str], problems: Problems, prefixes: tuple[str, ...] = ("",), own: tuple[str, ...] = ()
 ) -> None:
-    """Add messages for names (by dotted path) that cannot be folder names everywhere, are taken (`own`), or differ only in case."""
+    """Add messages for names (by dotted path) that cannot be folders, are taken (`own`), or differ only in case."""
     seen: dict[str, str] = {}
     for dotted, name in names.items():
         folded = unicodedata.normalize("NFC", name).casefold()

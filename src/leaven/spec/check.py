@@ -1,7 +1,8 @@
-"""A typed study and its resolved cells -> messages for names that point nowhere, values out of range and comparisons without meaning.
+"""A typed study and its cells -> messages for names that point nowhere, wrong values, comparisons without meaning.
 
-Everything is checked on the resolved cells, so that what a condition or a level changes is judged as it will run; messages point at the line
-of the patch that made it so. Not covered: names of formats, families and benchmarks (known above this layer; engine/plan checks them).
+Everything is checked on the resolved cells, so that what a condition or a level changes is judged as it will run;
+messages point at the line of the patch that made it so. Not covered: names of formats, families and
+benchmarks (known above this layer; engine/plan checks them).
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def _check_stages(cell: Cell, conditions: list[str], problems: Problems, prefixe
 
 
 def _check_across(study: Study, cells: list[Cell], problems: Problems) -> None:
-    """Add messages for what only all conditions together show: unused names, equal conditions, levels with one folder."""
+    """Add messages for what only all conditions together show: unused names, equal conditions, shared folders."""
     stages = {n for c in cells for n in c.data.stages}
     sources = {n: None for c in cells for n in c.data.sources}
     used = {s for c in cells for stage in c.data.stages.values() for s in stage.mixture}

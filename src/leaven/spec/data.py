@@ -1,4 +1,5 @@
-"""The `data` section: sources and, per training stage, what is mixed, scheduled, formatted and budgeted. The only section a condition patches.
+"""The `data` section: sources and, per training stage, what is mixed, scheduled, formatted and budgeted. The only
+section a condition patches.
 
 Not covered: reading files (data/sources), compiling the order table (data/build.py).
 """
@@ -38,9 +39,9 @@ class Source:
     world: World | None = None
     """Procedural problems."""
     file: str | None = None
-    """A file: `data:NAME` under runtime.paths.data, or a path relative to the study file. JSONL, JSON, Parquet, also .gz."""
+    """A file: `data:NAME` under runtime.paths.data, or a path relative to the study file. JSONL, JSON, Parquet, .gz."""
     shape: str = "auto"
-    """Row shape of a file: auto, alpaca, input_target, instruction_response, prompt_completion, sharegpt, messages, text, problem."""
+    """auto, alpaca, input_target, instruction_response, prompt_completion, sharegpt, messages, text or problem."""
     fields: dict[str, str] | None = None
     """Our field -> the file's column, when the shape is not one of the named ones."""
     limit: int | None = None
@@ -61,7 +62,7 @@ class Schedule:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
     kind: str = "constant"
-    """constant, phases, linear, cosine, or a name of Ma et al. 2024 Table 5: uniform, stepwise_increase, stepwise_decrease."""
+    """constant, phases, linear, cosine; of Ma et al. 2024 Table 5: uniform, stepwise_increase, stepwise_decrease."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of that schedule."""
 

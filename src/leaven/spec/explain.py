@@ -1,6 +1,6 @@
-"""One validation error of pydantic -> the path as the study file writes it, and a sentence: expected, found, what to do.
+"""One validation error of pydantic -> the path as the study file writes it, and a sentence: expected, found, to do.
 
-Plain functions over the spec types; pydantic itself is imported by load.py alone. Not covered: finding the line (lines.py).
+Plain functions over the spec types; pydantic itself is imported by load.py alone. Not covered: the line (lines.py).
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def explained(kind: Any, item: Any, location: list[str]) -> str:
             if name == "dict_type"
             else "remove the line, or give it keys ({} for none)"
         )
-        return f"expected {KINDS[name]}, found nothing; {keys if 'mapping' in KINDS[name] else 'remove the line, or give it a value'}"
+        advice = keys if "mapping" in KINDS[name] else "remove the line, or give it a value"
+        return f"expected {KINDS[name]}, found nothing; {advice}"
     if name in KINDS:
         return f"expected {KINDS[name]}, found {shown(item['input'])}"
     return f"{item['msg']}, found {shown(item['input'])}"

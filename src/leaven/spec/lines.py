@@ -1,4 +1,4 @@
-"""Dotted paths of a study file -> `file:line path` in messages, and the list in which every mistake of a study is collected.
+"""Dotted paths of a study file -> `file:line path` in messages, and the list that collects every mistake of a study.
 
 A path without a line of its own stands where its closest parent stands. Values of --set have
 no line and are named as such.
@@ -43,7 +43,7 @@ class Problems:
         return "\n".join(self._found)
 
     def at(self, dotted: str, message: str, prefixes: tuple[str, ...] = ("",)) -> None:
-        """Add a message about `dotted` under the prefix that knows most of it: a condition's patch before the section it patches."""
+        """Add a message about `dotted` under the prefix that knows most of it: a patch before its section."""
         self._found[f"{where(self.path, self.lines, self.closest(dotted, prefixes))}: {message}"] = None
 
     def must(
@@ -54,12 +54,13 @@ class Problems:
         if value not in names:
             self.at(
                 dotted,
-                f"expected the name of {kind}, found {value!r}.{did_you_mean(str(value), names)} Known: {', '.join(names)}",
+                f"expected the name of {kind}, found {value!r}.{did_you_mean(str(value), names)} "
+                f"Known: {', '.join(names)}",
                 prefixes,
             )
 
     def closest(self, dotted: str, prefixes: tuple[str, ...]) -> str:
-        """Return `prefix + dotted` for the first prefix that has its line, else for the one under which the most parents have one."""
+        """Return `prefix + dotted` for the first prefix that has its line, else the one with most parents known."""
         for prefix in prefixes:
             if prefix + dotted in self.lines:
                 return prefix + dotted

@@ -1,7 +1,8 @@
-"""A study file (YAML 1.2) plus `--set` values -> a checked LoadedStudy, or one error that lists every mistake with its line.
+"""A study file (YAML 1.2) plus `--set` values -> a checked LoadedStudy, or one error listing every mistake and line.
 
-Unknown keys and wrong types are refused with file:line, dotted path and a suggestion; check.py and bounds.py judge names and values. Patches merge by
-name down to the fields of a source or a stage; below that a value is replaced whole. pydantic lives only here.
+Unknown keys and wrong types are refused with file:line, dotted path and a suggestion; check.py and bounds.py judge
+names and values. Patches merge by name down to the fields of a source or a stage; below that a value is replaced whole.
+pydantic lives only here.
 Not covered: names of formats, families and benchmarks (known above this layer; engine/plan checks them with `where`).
 """
 
@@ -87,7 +88,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return a YAML file as plain data and the line (from 1) of every dotted path; raise StudyError with the position."""
+    """Return a YAML file as plain data and the line (from 1) of every dotted path; raise StudyError with it."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -117,7 +118,7 @@ def write_yaml(path: Path, tree: Mapping[str, Any], comment: str) -> None:
 
 
 def _parse(text: str, label: str) -> Any:
-    """Return ruamel's tree of one YAML text; raise StudyError `label:line` in one line of text for anything that is not plain YAML 1.2."""
+    """Return ruamel's tree of one YAML text; raise StudyError `label:line` for all that is not plain YAML 1.2."""
     reader = YAML(typ="rt", pure=True)
     try:
         for token in reader.scan(text):
@@ -214,7 +215,7 @@ def _apply_override(raw: dict[str, Any], lines: dict[str, int], text: str) -> No
 def _validate(kind: Any, value: Any, problems: Problems, prefixes: tuple[str, ...] = ("",)) -> Any:
     """Validate plain data against a spec type; add messages to `problems` and return None when it does not fit.
 
-    `prefixes` are tried in turn to find the line an error belongs to (a condition's patch before the section it patches).
+    `prefixes` are tried in turn to find the line an error belongs to (a condition's patch before its section).
     """
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
@@ -285,7 +286,7 @@ def _resolve_cells(study: Study, raw: Mapping[str, Any], problems: Problems) -> 
 
 
 def _unknown_names(name: str, condition: Condition, raw: Mapping[str, Any], problems: Problems) -> bool:
-    """Add a message for every source or stage of a patch that does not exist and is no complete new one; return whether there was any."""
+    """Add a message for every source or stage of a patch that neither exists nor is complete; return whether any."""
     before = len(problems)
     for group, kind in (("stages", "stage"), ("sources", "source")):
         known = list(raw["data"].get(group) or {})
@@ -312,7 +313,7 @@ def _optimiser(train: Train, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def optimiser_of(train: Train, stage: str) -> Optimiser:
-    """Return the optimiser settings of one stage: the section's, then the stage's own (load_study has checked their types)."""
+    """Return the optimiser settings of one stage: the section's, then the stage's own (of checked types)."""
     merged = canonical(_optimiser(train, train.stages.get(stage, {})), f"train.stages.{stage}")
     optimiser: Optimiser = TypeAdapter(Optimiser).validate_json(merged, strict=True)
     return optimiser

@@ -1,4 +1,4 @@
-"""WHERE and how fast: cores, device, store and folders. Never part of an artifact key. The only reader of environment variables."""
+"""WHERE and how fast: cores, device, store and folders. Never part of an artifact key. Only here the environment is read."""
 
 from __future__ import annotations
 
