@@ -34,7 +34,7 @@ class Measure:
     max_new_tokens: int = 256
     """Longest completion."""
     limits: dict[str, float] = field(default_factory=dict)
-    """Sandbox limits other than the defaults: cpu_s 3, wall_s 15, memory_bytes 2^30, output_bytes, processes, file_bytes."""
+    """Sandbox limits; defaults: cpu_s 3, wall_s 15, memory_bytes 2^30, output_bytes, processes, file_bytes."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of that benchmark."""
 

@@ -1,4 +1,4 @@
-"""WHERE and how fast: cores, device, store and folders. Never part of an artifact key. Only here the environment is read."""
+"""WHERE and how fast: cores, device, store and folders. Never part of a key. Only here the environment is read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The study: one question, conditions that differ only in their data, seeds, declared contrasts; how patches resolve.
 
-A condition patches `data` only (other sections when the study says `compares: training`); `vary` crosses every condition
-with levels of model, tokenizer or training settings. `cells` lists the (condition, level) pairs, each a complete `Cell`.
-Not covered: YAML, validation and line numbers (load.py).
+A condition patches `data` only (other sections when the study says `compares: training`); `vary` crosses every
+condition with levels of model, tokenizer or training settings. `cells` lists the (condition, level) pairs,
+each a complete `Cell`. Not covered: YAML, validation and line numbers (load.py).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Study:
     vary: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted path (train.lr, model.width, tokenizer.kind ...) -> values crossed with every condition."""
     plugins: tuple[str, ...] = ()
-    """Python files, relative to the study file, that register benchmarks, formats, schedules, row shapes or families."""
+    """Python files, relative to the study file, that register benchmarks, formats, schedules, row shapes, families."""
     runtime: Runtime = field(default_factory=Runtime)
     """Where it runs; never hashed."""
     lock: dict[str, Any] = field(default_factory=dict)
