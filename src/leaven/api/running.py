@@ -155,16 +155,17 @@ def write_lock(plan: Plan, folder: Path) -> None:
 
 def _collect(folder: Path, outcome: Outcome) -> RunResult:
     """Copy the report's files into the run folder and read the answer."""
-    answer, findings, report = "", [], None
+    answer, answered, findings, report = "", True, [], None
     link = folder / "report"
     if not outcome.interrupted and "report" in (*outcome.done, *outcome.cached) and os.path.lexists(link):
         artifact = follow(link)
         for name in ("report.html", "findings.json", "tables", "figures"):
             _copy(artifact / name, folder / name)
         findings = json.loads((folder / "findings.json").read_text(encoding="utf-8"))
-        answer = json.loads((follow(folder / "analysis") / "answer.json").read_text(encoding="utf-8"))["answer"]
+        found = json.loads((follow(folder / "analysis") / "answer.json").read_text(encoding="utf-8"))
+        answer, answered = found["answer"], bool(found.get("answered", True))
         report = folder / "report.html"
-    return RunResult(outcome.exit_code, answer, report, folder, outcome, findings, source_notes(folder))
+    return RunResult(outcome.exit_code or int(not answered), answer, report, folder, outcome, findings, source_notes(folder))
 
 
 def source_notes(folder: Path) -> list[str]:
