@@ -11,8 +11,23 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_VERBS = {"new": "new", "run": "running", "plan": "planning", "status": "inspect", "why": "inspect", "results": "inspect", "compare": "inspect",
-          "report": "inspect", "gc": "inspect", "doctor": "doctor", "execute": "executing", "evaluate": "evaluating", "attribute": "attributing", "schema": "inspect", "load": "running"}
+_VERBS = {
+    "new": "new",
+    "run": "running",
+    "plan": "planning",
+    "status": "inspect",
+    "why": "inspect",
+    "results": "inspect",
+    "compare": "inspect",
+    "report": "inspect",
+    "gc": "inspect",
+    "doctor": "doctor",
+    "execute": "executing",
+    "evaluate": "evaluating",
+    "attribute": "attributing",
+    "schema": "inspect",
+    "load": "running",
+}
 __all__ = ["__version__", *_VERBS]
 
 

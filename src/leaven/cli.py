@@ -10,20 +10,31 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 import leaven
 from leaven.errors import LeavenError
 
-app = typer.Typer(name="leaven", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Which training data makes a language model reason and code better? One study file in, one answered report out.",
-                  context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    name="leaven",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Which training data makes a language model reason and code better? One study file in, one answered report out.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML).", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Run folder (runs/NAME) or study file.", show_default=False)]
-SetOption = Annotated[Optional[list[str]], typer.Option("--set", metavar="PATH=VALUE", help="Override one value of the study, for example train.lr=1e-3; repeatable.")]  # noqa: UP045
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Override one value of the study, for example train.lr=1e-3; repeatable."
+    ),
+]
 LogOption = Annotated[str, typer.Option("--log", metavar="MODE", help="Progress: auto, plain, json or quiet.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -36,23 +47,40 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Which training data makes a language model reason and code better? One study file in, one answered report out."""
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(help="quickstart, or any name together with --data.", show_default=False)],
-        folder: Annotated[Optional[Path], typer.Argument(help="Where to write; default ./NAME.", show_default=False)] = None,  # noqa: UP045
-        data: Annotated[Optional[Path], typer.Option(help="Your training rows: does adding them help? (with / without / random control)")] = None,  # noqa: UP045
-        model: Annotated[Optional[Path], typer.Option(help="A local Hugging Face folder to tune instead of a small model from scratch.")] = None) -> None:  # noqa: UP045
+def new(
+    name: Annotated[str, typer.Argument(help="quickstart, or any name together with --data.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to write; default ./NAME.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your training rows: does adding them help? (with / without / random control)"),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A local Hugging Face folder to tune instead of a small model from scratch.")
+    ] = None,
+) -> None:
     """Write a ready study: `leaven new quickstart`, or one about your own data."""
     study = leaven.new(name, folder, data=data, model=model)
     print(f"wrote {study}\nnext: leaven plan {study}    what it will do and cost\n      leaven run {study}")
 
 
 @app.command()
-def run(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
-        workers: Annotated[int, typer.Option(min=0, help="Steps at a time; 0 means one per core.")] = 0) -> None:
+def run(
+    study: StudyFile,
+    set: SetOption = None,
+    log: LogOption = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="Steps at a time; 0 means one per core.")] = 0,
+) -> None:
     """Run a study, or go on with it: build data, train, evaluate, analyse, report."""
     with _watch(log) as show:
         result = leaven.run(study, tuple(set or ()), log=show, workers=workers or None)
@@ -61,10 +89,18 @@ def run(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
 
 
 @app.command()
-def plan(study: StudyFile, set: SetOption = None, log: LogOption = "auto",
-         preview: Annotated[int, typer.Option("--preview", metavar="N", min=0, help="Show N rendered examples per condition and source.")] = 0,
-         no_data: Annotated[bool, typer.Option("--no-data", help="Do not build the data; token counts are then upper bounds.")] = False,
-         as_json: JsonOption = False) -> None:
+def plan(
+    study: StudyFile,
+    set: SetOption = None,
+    log: LogOption = "auto",
+    preview: Annotated[
+        int, typer.Option("--preview", metavar="N", min=0, help="Show N rendered examples per condition and source.")
+    ] = 0,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Do not build the data; token counts are then upper bounds.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a study will do and cost: steps, what is cached and why, tokens, FLOPs, memory, disk, hours."""
     from leaven.api.shown import plan_json, plan_text
 
@@ -84,15 +120,25 @@ def status(run: RunPath, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def why(run: RunPath, artifact: Annotated[str, typer.Argument(help="A step as `status` names it, such as code_only/seed-0/model.", show_default=False)]) -> None:
+def why(
+    run: RunPath,
+    artifact: Annotated[
+        str, typer.Argument(help="A step as `status` names it, such as code_only/seed-0/model.", show_default=False)
+    ],
+) -> None:
     """Say why an artifact was built: which input, setting or version changed."""
     print("\n".join(leaven.why(run, artifact)))
 
 
 @app.command()
-def results(run: RunPath, by: Annotated[Optional[list[str]], typer.Option(help="Group by a column (condition, benchmark, difficulty ...); repeatable.")] = None,  # noqa: UP045
-            sql: Annotated[str, typer.Option(help="SQL over the tables results, scores, curves, realised, contrasts.")] = "",
-            as_json: JsonOption = False) -> None:
+def results(
+    run: RunPath,
+    by: Annotated[
+        list[str] | None, typer.Option(help="Group by a column (condition, benchmark, difficulty ...); repeatable.")
+    ] = None,
+    sql: Annotated[str, typer.Option(help="SQL over the tables results, scores, curves, realised, contrasts.")] = "",
+    as_json: JsonOption = False,
+) -> None:
     """Print the tables of a run, or query them with SQL."""
     from leaven.api.shown import table_text
 
@@ -102,13 +148,26 @@ def results(run: RunPath, by: Annotated[Optional[list[str]], typer.Option(help="
 
 
 @app.command()
-def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or several with --against.", show_default=False)],
-            against: Annotated[Optional[list[Path]], typer.Option(help="Files of the other side (several files a side are seeds); repeatable.")] = None,  # noqa: UP045
-            cluster: Annotated[Optional[str], typer.Option(metavar="COL", help="Column that groups items which stand or fall together.")] = None,  # noqa: UP045
-            metric: Annotated[Optional[str], typer.Option(metavar="COL", help="Score column, when several fit; X:Y when the sides call it differently.")] = None,  # noqa: UP045
-            item: Annotated[Optional[str], typer.Option(metavar="COL", help="Item id column, when several fit; X:Y as above.")] = None,  # noqa: UP045
-            unequal_seeds: Annotated[str, typer.Option(help="Different seeds on the two sides: refuse, common or welch.")] = "refuse",
-            as_json: JsonOption = False) -> None:
+def compare(
+    a: Annotated[list[Path], typer.Argument(help="Result files: A B, or several with --against.", show_default=False)],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Files of the other side (several files a side are seeds); repeatable.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="COL", help="Column that groups items which stand or fall together.")
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Score column, when several fit; X:Y when the sides call it differently."),
+    ] = None,
+    item: Annotated[
+        str | None, typer.Option(metavar="COL", help="Item id column, when several fit; X:Y as above.")
+    ] = None,
+    unequal_seeds: Annotated[
+        str, typer.Option(help="Different seeds on the two sides: refuse, common or welch.")
+    ] = "refuse",
+    as_json: JsonOption = False,
+) -> None:
     """Compare two result files of any tool item by item: difference A - B, interval, McNemar, minimum detectable effect."""
     if against:
         left, right = list(a), list(against)
@@ -121,10 +180,19 @@ def compare(a: Annotated[list[Path], typer.Argument(help="Result files: A B, or 
 
 
 @app.command()
-def execute(programs: Annotated[Path, typer.Argument(help="Rows {id, program, tests, stdin, expected_stdout, entry_point, limits}.", show_default=False)],
-            out: Annotated[Optional[Path], typer.Option("-o", "--out", help="Verdict rows; verdicts already there are kept.")] = None,  # noqa: UP045
-            workers: Annotated[int, typer.Option(help="Programs at a time; 0 means one per core.")] = 0,
-            tier: Annotated[str, typer.Option(help="Sandbox tier: auto, A, B, C or D (see doctor).")] = "auto") -> None:
+def execute(
+    programs: Annotated[
+        Path,
+        typer.Argument(
+            help="Rows {id, program, tests, stdin, expected_stdout, entry_point, limits}.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Verdict rows; verdicts already there are kept.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Programs at a time; 0 means one per core.")] = 0,
+    tier: Annotated[str, typer.Option(help="Sandbox tier: auto, A, B, C or D (see doctor).")] = "auto",
+) -> None:
     """Run programs in the sandbox and write their verdicts; the same command goes on where it stopped."""
     from leaven.api.shown import executed_text
 
@@ -132,37 +200,76 @@ def execute(programs: Annotated[Path, typer.Argument(help="Rows {id, program, te
 
 
 @app.command()
-def evaluate(benchmark: Annotated[str, typer.Option(help="program, answer, humaneval, mbpp, gsm8k, folio ...", show_default=False)],
-             items: Annotated[Path, typer.Option(help="The benchmark's rows (JSONL, JSON, Parquet, also .gz).", show_default=False)],
-             model: Annotated[Optional[Path], typer.Option(help="A model folder.")] = None,  # noqa: UP045
-             predictions: Annotated[Optional[Path], typer.Option(help="Ready answers: rows {id, completion}.")] = None,  # noqa: UP045
-             out: Annotated[Path, typer.Option("-o", "--out", help="Folder for samples.jsonl and verdicts.jsonl.")] = Path("evaluation"),
-             format: Annotated[str, typer.Option(help="Prompt format of a model.")] = "auto",
-             metric: Annotated[Optional[list[str]], typer.Option(help="Metric; repeatable; default is the benchmark's own.")] = None,  # noqa: UP045
-             limit: Annotated[Optional[int], typer.Option(help="Use only the first items.")] = None,  # noqa: UP045
-             max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 512,
-             temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-             n: Annotated[int, typer.Option(help="Samples per item.")] = 1, seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0) -> None:
+def evaluate(
+    benchmark: Annotated[
+        str, typer.Option(help="program, answer, humaneval, mbpp, gsm8k, folio ...", show_default=False)
+    ],
+    items: Annotated[
+        Path, typer.Option(help="The benchmark's rows (JSONL, JSON, Parquet, also .gz).", show_default=False)
+    ],
+    model: Annotated[Path | None, typer.Option(help="A model folder.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Ready answers: rows {id, completion}.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for samples.jsonl and verdicts.jsonl.")] = Path(
+        "evaluation"
+    ),
+    format: Annotated[str, typer.Option(help="Prompt format of a model.")] = "auto",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric; repeatable; default is the benchmark's own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first items.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    n: Annotated[int, typer.Option(help="Samples per item.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+) -> None:
     """Score a model folder, or ready predictions, on one benchmark file."""
     from leaven.api.shown import evaluation_text
 
-    print(evaluation_text(leaven.evaluate(benchmark, items, model=model, predictions=predictions, out=out, format=format, metrics=metric,
-                                          limit=limit, max_new_tokens=max_new_tokens, temperature=temperature, n=n, seed=seed)))
+    print(
+        evaluation_text(
+            leaven.evaluate(
+                benchmark,
+                items,
+                model=model,
+                predictions=predictions,
+                out=out,
+                format=format,
+                metrics=metric,
+                limit=limit,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                n=n,
+                seed=seed,
+            )
+        )
+    )
 
 
 @app.command()
-def attribute(model: Annotated[Path, typer.Option(help="A local model folder.", show_default=False)],
-              train: Annotated[Path, typer.Option(help="Training rows.", show_default=False)],
-              queries: Annotated[Path, typer.Option(help="Rows the model shall do well: the target.", show_default=False)],
-              out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", show_default=False)],
-              level: Annotated[str, typer.Option(help="instance, segment or token.")] = "instance",
-              modules: Annotated[str, typer.Option(help="mlp or linear.")] = "mlp",
-              top: Annotated[int, typer.Option(help="Keep only the strongest rows per query; 0 keeps all.")] = 0,
-              single: Annotated[bool, typer.Option("--single", help="Score every query apart instead of their mean.")] = False,
-              refine: Annotated[int, typer.Option(help="Passes of the matrix-free refinement after EK-FAC.")] = 0) -> None:
+def attribute(
+    model: Annotated[Path, typer.Option(help="A local model folder.", show_default=False)],
+    train: Annotated[Path, typer.Option(help="Training rows.", show_default=False)],
+    queries: Annotated[Path, typer.Option(help="Rows the model shall do well: the target.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.", show_default=False)],
+    level: Annotated[str, typer.Option(help="instance, segment or token.")] = "instance",
+    modules: Annotated[str, typer.Option(help="mlp or linear.")] = "mlp",
+    top: Annotated[int, typer.Option(help="Keep only the strongest rows per query; 0 keeps all.")] = 0,
+    single: Annotated[bool, typer.Option("--single", help="Score every query apart instead of their mean.")] = False,
+    refine: Annotated[int, typer.Option(help="Passes of the matrix-free refinement after EK-FAC.")] = 0,
+) -> None:
     """Say which training rows helped a model with the target rows, by influence functions (EK-FAC)."""
-    found = leaven.attribute(model, train, queries, out, level=level, modules=modules, top=top, single=single, refine=refine,
-                             log=lambda line: print(line, file=sys.stderr))
+    found = leaven.attribute(
+        model,
+        train,
+        queries,
+        out,
+        level=level,
+        modules=modules,
+        top=top,
+        single=single,
+        refine=refine,
+        log=lambda line: print(line, file=sys.stderr),
+    )
     print(found.top(top or 10))
     print(f"table: {found.table}" + (f"\nstrips: {found.page}" if found.page else ""))
 
@@ -177,8 +284,10 @@ def report(study: StudyFile, set: SetOption = None, log: LogOption = "auto") -> 
 
 
 @app.command()
-def gc(store: Annotated[Optional[Path], typer.Option(help="Artifact store; default LEAVEN_STORE or .leaven.")] = None,  # noqa: UP045
-       delete: Annotated[bool, typer.Option("--delete", help="Delete; without it only say what would be freed.")] = False) -> None:
+def gc(
+    store: Annotated[Path | None, typer.Option(help="Artifact store; default LEAVEN_STORE or .leaven.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete; without it only say what would be freed.")] = False,
+) -> None:
     """Free artifacts that no run folder names any more."""
     from leaven.api.shown import garbage_text
 
@@ -230,7 +339,10 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except OSError as error:  # a store that is a file, a folder without permission, a full disk
-        print(f"error: {error.strerror or type(error).__name__}: {error.filename or error}; check the paths (store, runs, data)", file=sys.stderr)
+        print(
+            f"error: {error.strerror or type(error).__name__}: {error.filename or error}; check the paths (store, runs, data)",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from None
 
 

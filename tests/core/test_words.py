@@ -17,8 +17,15 @@ from leaven.core.tables import EXAMPLES, LENGTHS, example_row, read_examples, re
 from leaven.core.types import Example, Turn
 from leaven.errors import DataError, StudyError
 
-plain_values = st.recursive(st.none() | st.booleans() | st.integers(-2**53, 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-                            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
+plain_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
 
 
 @given(st.dictionaries(st.text(), plain_values))
@@ -61,7 +68,17 @@ def test_table_identity_is_rows_not_bytes(tmp_path: Path) -> None:
 
 def test_streams_depend_on_every_name_and_nothing_else() -> None:
     assert rng(1, "order", "sft").integers(0, 2**62) == rng(1, "order", "sft").integers(0, 2**62)
-    assert len({stream_seed(1, "order", "sft"), stream_seed(2, "order", "sft"), stream_seed(1, "ordersft"), stream_seed(1, "order", "pt")}) == 4
+    assert (
+        len(
+            {
+                stream_seed(1, "order", "sft"),
+                stream_seed(2, "order", "sft"),
+                stream_seed(1, "ordersft"),
+                stream_seed(1, "order", "pt"),
+            }
+        )
+        == 4
+    )
 
 
 def test_registry_suggests_and_refuses_duplicates(tmp_path: Path) -> None:
@@ -81,9 +98,21 @@ def test_broken_and_missing_plugins_are_named(tmp_path: Path) -> None:
         load_plugin(tmp_path / "bad.py")
 
 
-@given(st.lists(st.builds(Example, id=st.uuids().map(str), source=st.text(max_size=5), question=st.text(), tests=st.lists(st.text()).map(tuple),
-                          turns=st.lists(st.builds(Turn, role=st.sampled_from(["user", "assistant"]), content=st.text())).map(tuple),
-                          difficulty=st.none() | st.integers(0, 9), meta=st.dictionaries(st.text(), st.integers())), max_size=4))
+@given(
+    st.lists(
+        st.builds(
+            Example,
+            id=st.uuids().map(str),
+            source=st.text(max_size=5),
+            question=st.text(),
+            tests=st.lists(st.text()).map(tuple),
+            turns=st.lists(st.builds(Turn, role=st.sampled_from(["user", "assistant"]), content=st.text())).map(tuple),
+            difficulty=st.none() | st.integers(0, 9),
+            meta=st.dictionaries(st.text(), st.integers()),
+        ),
+        max_size=4,
+    )
+)
 def test_examples_round_trip(tmp_path_factory: pytest.TempPathFactory, examples: list[Example]) -> None:
     path = tmp_path_factory.mktemp("t") / "examples.parquet"
     write_examples(path, examples)
@@ -95,6 +124,8 @@ def test_tables_name_missing_columns_and_misfits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="n_tokens"):
         read_table(tmp_path / "t.parquet", LENGTHS)
     with pytest.raises(DataError, match="does not fit"):
-        write_table(tmp_path / "u.parquet", [{**example_row(Example(id="1", source="s")), "difficulty": "hard"}], EXAMPLES)
+        write_table(
+            tmp_path / "u.parquet", [{**example_row(Example(id="1", source="s")), "difficulty": "hard"}], EXAMPLES
+        )
     with pytest.raises(DataError, match="expected a Parquet table"):
         read_table(tmp_path / "none.parquet")

@@ -38,8 +38,15 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 def call(folder: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run `leaven ARGUMENTS` in a folder."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("LEAVEN_")} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "leaven.cli", *arguments], cwd=folder, env=environ, capture_output=True, text=True,
-                          timeout=timeout, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "leaven.cli", *arguments],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,14 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 def started(folder: Path) -> subprocess.Popen[bytes]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("LEAVEN_")} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-m", "leaven.cli", "run", "study.yaml", "--log", "quiet"], cwd=folder, env=environ,
-                            start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, "-m", "leaven.cli", "run", "study.yaml", "--log", "quiet"],
+        cwd=folder,
+        env=environ,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -57,8 +63,11 @@ def test_three_kills_change_nothing(finished: Path, tmp_path: Path, cli: Cli, st
 
 @pytest.mark.slow
 def test_twenty_kills_of_a_minute_long_study_change_nothing(tmp_path: Path, cli: Cli, study: str) -> None:
-    long = study.replace("steps: 6", "steps: 2500").replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]").replace(
-        "max_new_tokens: 40}", "max_new_tokens: 40}\nruntime: {checkpoint_seconds: 1.0}")
+    long = (
+        study.replace("steps: 6", "steps: 2500")
+        .replace("seeds: [0, 1]", "seeds: [0, 1, 2, 3]")
+        .replace("max_new_tokens: 40}", "max_new_tokens: 40}\nruntime: {checkpoint_seconds: 1.0}")
+    )
     for name in ("calm", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.yaml").write_text(long)

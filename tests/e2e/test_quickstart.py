@@ -8,8 +8,17 @@ import polars as pl
 
 import leaven
 
-SHORT = ("seeds=[0,1]", "data.stages.sft.budget.steps=12", "data.stages.sft.batch=16", "data.sources.depth_5.world.n=200", "data.sources.depth_6.world.n=200",
-         "data.sources.depth_4.world.n=200", "measure.programs.world.n=120", "model.layers=1", "model.width=32")
+SHORT = (
+    "seeds=[0,1]",
+    "data.stages.sft.budget.steps=12",
+    "data.stages.sft.batch=16",
+    "data.sources.depth_5.world.n=200",
+    "data.sources.depth_6.world.n=200",
+    "data.sources.depth_4.world.n=200",
+    "measure.programs.world.n=120",
+    "model.layers=1",
+    "model.width=32",
+)
 
 
 def test_quickstart_completes_on_the_weakest_tier(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]

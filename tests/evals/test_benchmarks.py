@@ -14,11 +14,24 @@ from leaven.core.step import Resources, StepContext
 from leaven.core.types import Generate, Item, Sample, Score
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError, StudyError
-from leaven.evals.harness import Setting, answer, gold_bytes, gold_request, judge_all, metrics_of, open_benchmark, requests_of
+from leaven.evals.harness import (
+    Setting,
+    answer,
+    gold_bytes,
+    gold_request,
+    judge_all,
+    metrics_of,
+    open_benchmark,
+    requests_of,
+)
 from leaven.lm.backend import FakeBackend
 
-FILES = {"humaneval": "code_eval/humaneval.jsonl.gz", "mbpp": "code_eval/mbpp_sanitized.jsonl.gz", "gsm8k": "math/gsm8k_test.jsonl.gz",
-         "folio": "logical/folio_v0.jsonl.gz"}
+FILES = {
+    "humaneval": "code_eval/humaneval.jsonl.gz",
+    "mbpp": "code_eval/mbpp_sanitized.jsonl.gz",
+    "gsm8k": "math/gsm8k_test.jsonl.gz",
+    "folio": "logical/folio_v0.jsonl.gz",
+}
 CTX = StepContext(runtime=Resources(threads=1))
 
 
@@ -31,7 +44,10 @@ class Told(FakeBackend):
 
     def generate(self, requests: Sequence[Generate], seed: int, progress=None) -> list[list[Sample]]:  # type: ignore[no-untyped-def, override]
         prompts = ["".join(s.text for s in r.prompt) for r in requests]
-        return [[Sample(item="", request=i, text=next(t for q, t in self.texts.items() if q in p), finish="stop")] for i, p in enumerate(prompts)]
+        return [
+            [Sample(item="", request=i, text=next(t for q, t in self.texts.items() if q in p), finish="stop")]
+            for i, p in enumerate(prompts)
+        ]
 
 
 def judged(name: str, items: list[Item], texts: dict[str, str], setting: Setting | None = None) -> list[float | None]:
@@ -52,10 +68,19 @@ def items_of_file(shared_data: Path, name: str, limit: int) -> list[Item]:
 @pytest.mark.parametrize("name", ["humaneval", "mbpp", "gsm8k"])
 def test_golds_of_real_files_score_one_and_wrong_answers_zero(shared_data: Path, name: str) -> None:
     items = items_of_file(shared_data, name, 12)
-    golds = {i.example.question: f"```python\n{i.example.question if name == 'humaneval' else ''}{i.example.code}\n```" if i.example.code
-             else i.example.answer for i in items}
+    golds = {
+        i.example.question: f"```python\n{i.example.question if name == 'humaneval' else ''}{i.example.code}\n```"
+        if i.example.code
+        else i.example.answer
+        for i in items
+    }
     assert judged(name, items, golds) == [1.0] * len(items)
-    wrong = {i.example.question: f"```python\ndef {i.example.entry_point}(*a):\n    return 'no'\n```" if i.example.code else "#### 987654321" for i in items}
+    wrong = {
+        i.example.question: f"```python\ndef {i.example.entry_point}(*a):\n    return 'no'\n```"
+        if i.example.code
+        else "#### 987654321"
+        for i in items
+    }
     assert judged(name, items, wrong) == [0.0] * len(items)
 
 
@@ -74,12 +99,20 @@ def test_bits_per_byte_is_bits_over_utf8_bytes() -> None:
     (item,) = open_benchmark("gsm8k").items([{"question": "q?", "answer": "zwölf #### 12"}], {})
     item = dataclasses.replace(item, benchmark="g")
     setting = Setting(format="answer_only", metrics=("bits_per_byte",))
-    (verdict,) = judge_all(open_benchmark("gsm8k"), [item], {item.id: [Sample(item=item.id, request=0, logprob_nats=-7 * math.log(2), n_tokens=3)]}, setting, CTX)
+    (verdict,) = judge_all(
+        open_benchmark("gsm8k"),
+        [item],
+        {item.id: [Sample(item=item.id, request=0, logprob_nats=-7 * math.log(2), n_tokens=3)]},
+        setting,
+        CTX,
+    )
     assert verdict.metric == "bits_per_byte" and verdict.score == pytest.approx(7 / len("zwölf #### 12".encode()))
 
 
 def test_gold_request_leaves_out_the_end_token_and_outer_markers() -> None:
-    (item,) = open_benchmark("mbpp").items([{"task_id": 1, "text": "t", "code": "def f():\n    return 1\n", "test_list": ["assert f() == 1"]}], {})
+    (item,) = open_benchmark("mbpp").items(
+        [{"task_id": 1, "text": "t", "code": "def f():\n    return 1\n", "test_list": ["assert f() == 1"]}], {}
+    )
     request = gold_request(item, Setting(format="code_only"))
     assert "".join(s.text for s in request.target) == item.example.code
     assert request.prompt[-1].text.endswith("```python\n")
@@ -97,14 +130,18 @@ def test_labels_follow_the_premises_not_the_prior(how: str) -> None:
         requests = [r for r in benchmark.requests(item, setting) if isinstance(r, Score)]
         conditional = [prior[r.label] + 0.5 * (r.label == item.example.answer) for r in requests[:3]]
         bare = [prior[r.label] for r in requests[3:]]
-        samples[item.id] = [Sample(item=item.id, request=k, logprob_nats=v, n_tokens=1) for k, v in enumerate([*conditional, *bare])]
+        samples[item.id] = [
+            Sample(item=item.id, request=k, logprob_nats=v, n_tokens=1) for k, v in enumerate([*conditional, *bare])
+        ]
     right = [v.score for v in judge_all(benchmark, items, samples, setting, CTX)]
     assert right == ([1.0, 1.0, 1.0] if how == "prior" else [1.0, 0.0, 0.0])
 
 
 def test_texts_without_code_or_answer_are_no_answer_and_score_zero() -> None:
     (item,) = open_benchmark("gsm8k").items([{"question": "q?", "answer": "#### 12"}], {})
-    (verdict,) = judge_all(open_benchmark("gsm8k"), [item], {item.id: [Sample(item=item.id, request=0, text="")]}, Setting(), CTX)
+    (verdict,) = judge_all(
+        open_benchmark("gsm8k"), [item], {item.id: [Sample(item=item.id, request=0, text="")]}, Setting(), CTX
+    )
     assert (verdict.status, verdict.score) == ("no_answer", 0.0)
 
 
@@ -129,10 +166,14 @@ def test_score_of_a_real_model_matches_its_token_logprobs(tmp_path: Path) -> Non
     from leaven.lm.tiny_model import TinyConfig, init_tiny
 
     (tmp_path / "s").mkdir()
-    write_examples(tmp_path / "s/examples.parquet", [Example(id="1", source="s", question="one two", answer="three four five")])
+    write_examples(
+        tmp_path / "s/examples.parquet", [Example(id="1", source="s", question="one two", answer="three four five")]
+    )
     train_tokenizer({"kind": "bpe", "vocab_size": 300, "formats": None}, {"s": tmp_path / "s"}, tmp_path / "tok", CTX)
     tokenizer = Tokenizer.load(tmp_path / "tok")
-    config = TinyConfig.from_spec({"width": 32, "layers": 1, "heads": 2, "max_tokens": 64, "tie": True}, tokenizer.vocab_size)
+    config = TinyConfig.from_spec(
+        {"width": 32, "layers": 1, "heads": 2, "max_tokens": 64, "tie": True}, tokenizer.vocab_size
+    )
     folder = tmp_path / "m"
     folder.mkdir()
     model = init_tiny(config, 0)

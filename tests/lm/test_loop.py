@@ -247,7 +247,12 @@ def test_compiled_training_follows_the_eager_curve(make_order, run_train, spec_o
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [({}, set()), ({"checkpoint_every": 4}, {4, 8}), ({"checkpoints": 5}, {2, 4, 6, 8, 10}), ({"checkpoints": 3}, {4, 7, 10})],
+    [
+        ({}, set()),
+        ({"checkpoint_every": 4}, {4, 8}),
+        ({"checkpoints": 5}, {2, 4, 6, 8, 10}),
+        ({"checkpoints": 3}, {4, 7, 10}),
+    ],
 )
 def test_kept_steps_are_every_n_or_evenly_spaced(settings: dict[str, int], expected: set[int]) -> None:
     assert kept_steps(10, settings) == expected

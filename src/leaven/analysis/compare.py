@@ -106,7 +106,8 @@ def compare_files(
     Args:
         a, b: one file a side, or one per seed. cluster: column whose equal values mark dependent items (templates,
             documents).
-        metric, item: score and id columns (detected when None); `X:Y` when side a calls it X and side b Y. margin: smallest difference that would matter, in
+        metric, item: score and id columns (detected when None); `X:Y` when side a calls it X and side b Y.
+        margin: smallest difference that would matter, in
             score units.
         direction: whether more or less is better (default: by the metric's name).
 
@@ -120,7 +121,8 @@ def compare_files(
         _refuse_repeats([Path(p) for p in side])
     metrics, items = _per_side(metric), _per_side(item)
     files_a, files_b = (
-        [read_scores(Path(p), item=items[i], metric=metrics[i], cluster=cluster) for p in side] for i, side in enumerate((a, b))
+        [read_scores(Path(p), item=items[i], metric=metrics[i], cluster=cluster) for p in side]
+        for i, side in enumerate((a, b))
     )
     if metrics[0] == metrics[1]:
         _same_measure(files_a + files_b)
@@ -176,7 +178,9 @@ def _refuse_repeats(paths: list[Path]) -> None:
     seen: dict[str, Path] = {}
     for path in paths:
         if not path.is_file():
-            raise DataError(f"compare: expected a result file at {path}, found {'a folder' if path.is_dir() else 'none'}")
+            raise DataError(
+                f"compare: expected a result file at {path}, found {'a folder' if path.is_dir() else 'none'}"
+            )
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         if content in seen:
             raise RefusedError(f"compare: {seen[content]} and {path} are the same file; every file must be another run")

@@ -30,9 +30,22 @@ class Evaluation:
     out: Path
 
 
-def evaluate(benchmark: str, items: Path | str, *, model: Path | str | None = None, predictions: Path | str | None = None,
-             out: Path | str = "evaluation", format: str = "auto", metrics: Sequence[str] | None = None, limit: int | None = None,
-             max_new_tokens: int = 512, temperature: float = 0.0, n: int = 1, seed: int = 0, tier: str = "auto") -> Evaluation:
+def evaluate(
+    benchmark: str,
+    items: Path | str,
+    *,
+    model: Path | str | None = None,
+    predictions: Path | str | None = None,
+    out: Path | str = "evaluation",
+    format: str = "auto",
+    metrics: Sequence[str] | None = None,
+    limit: int | None = None,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    n: int = 1,
+    seed: int = 0,
+    tier: str = "auto",
+) -> Evaluation:
     """Score a model folder, or ready predictions, on a benchmark.
 
     Args:
@@ -60,7 +73,13 @@ def evaluate(benchmark: str, items: Path | str, *, model: Path | str | None = No
     if (model is None) == (predictions is None):
         raise StudyError("evaluate: expected exactly one of --model and --predictions")
     opened = open_benchmark(benchmark, "--benchmark")
-    setting = Setting(format=format, metrics=metrics_of(opened, metrics, "--metric"), n=n, temperature=temperature, max_new_tokens=max_new_tokens)
+    setting = Setting(
+        format=format,
+        metrics=metrics_of(opened, metrics, "--metric"),
+        n=n,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+    )
     asked = items_of(opened, benchmark, Path(items), limit)
     if predictions is not None:
         samples = _predicted(Path(predictions), asked)
@@ -69,7 +88,9 @@ def evaluate(benchmark: str, items: Path | str, *, model: Path | str | None = No
 
         assert model is not None
         backend = open_backend(model, Resources())
-        samples = answer(backend, [(i.id, k, r) for i in asked for k, r in enumerate(requests_of(opened, i, setting))], seed)
+        samples = answer(
+            backend, [(i.id, k, r) for i in asked for k, r in enumerate(requests_of(opened, i, setting))], seed
+        )
     by_item: dict[str, list[Sample]] = {}
     for sample in samples:
         by_item.setdefault(sample.item, []).append(sample)
@@ -93,13 +114,17 @@ def _predicted(path: Path, items: list[Item]) -> list[Sample]:
         identity = next((str(row.value[k]) for k in IDS if k in row.value), None)
         text = next((row.value[k] for k in ANSWERS if k in row.value), None)
         if identity is None or text is None:
-            raise DataError(f"{row.where}: expected an id ({', '.join(IDS)}) and a text ({', '.join(ANSWERS)}), found {sorted(row.value)}")
+            raise DataError(
+                f"{row.where}: expected an id ({', '.join(IDS)}) and a text ({', '.join(ANSWERS)}), found {sorted(row.value)}"
+            )
         own = found.setdefault(identity, [])
         own.append(Sample(item=identity, request=0, index=len(own), text=str(text), finish="stop"))
     lost, strange = sorted(known - found.keys()), sorted(found.keys() - known)
     if lost or strange:
-        raise DataError(f"{path}: expected predictions for the benchmark's {len(known)} items; missing {len(lost)} {lost[:3]}, "
-                        f"not in the benchmark {len(strange)} {strange[:3]}. An item without an answer gets an empty completion")
+        raise DataError(
+            f"{path}: expected predictions for the benchmark's {len(known)} items; missing {len(lost)} {lost[:3]}, "
+            f"not in the benchmark {len(strange)} {strange[:3]}. An item without an answer gets an empty completion"
+        )
     return [s for i in items for s in found[i.id]]
 
 
@@ -112,8 +137,13 @@ def _score(verdicts: Sequence[Verdict], metric: str) -> dict[str, float | int | 
     mean = sum(scores) / len(scores) if scores else None
     binary = bool(scores) and set(scores) <= {0.0, 1.0} and len({v.item for v in verdicts}) == len(scores)
     interval = wilson(int(sum(scores)), len(scores)) if binary else None
-    return {"mean": mean, "low": interval.low if interval else None, "high": interval.high if interval else None, "n": len(scores),
-            "not_measured": unmeasured}
+    return {
+        "mean": mean,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
+        "n": len(scores),
+        "not_measured": unmeasured,
+    }
 
 
 def _statuses(verdicts: Sequence[Verdict]) -> dict[str, int]:
@@ -127,4 +157,6 @@ def _statuses(verdicts: Sequence[Verdict]) -> dict[str, int]:
 def _write_rows(path: Path, rows: Sequence[Any]) -> None:
     """Write dataclasses as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(dataclasses.asdict(r), ensure_ascii=False) + "\n" for r in rows), encoding="utf-8"
+    )

@@ -32,8 +32,15 @@ class Executed:
     out: Path
 
 
-def execute(programs: Path | str, out: Path | str | None = None, *, workers: int = 0, tier: str = "auto", strict: bool = True,
-            progress: Callable[[int, int], None] = lambda done, total: None) -> Executed:
+def execute(
+    programs: Path | str,
+    out: Path | str | None = None,
+    *,
+    workers: int = 0,
+    tier: str = "auto",
+    strict: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Executed:
     """Execute every program of a file in the sandbox and write one verdict per row.
 
     Args:
@@ -59,8 +66,16 @@ def execute(programs: Path | str, out: Path | str | None = None, *, workers: int
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("a", encoding="utf-8") as handle:
         for done, result in enumerate(run_jobs(left, workers=workers, tier=tier, strict=strict), 1):
-            row = {"id": result.id, "verdict": result.status, "detail": result.detail, "cpu_s": round(result.cpu_s, 4),
-                   "wall_s": round(result.wall_s, 4), "tier": result.tier, "stdout_tail": result.stdout_tail, "digest": jobs[result.id][1]}
+            row = {
+                "id": result.id,
+                "verdict": result.status,
+                "detail": result.detail,
+                "cpu_s": round(result.cpu_s, 4),
+                "wall_s": round(result.wall_s, 4),
+                "tier": result.tier,
+                "stdout_tail": result.stdout_tail,
+                "digest": jobs[result.id][1],
+            }
             handle.write(json.dumps(row) + "\n")
             handle.flush()
             counts[result.status] += 1
@@ -75,7 +90,9 @@ def _jobs(path: Path) -> Iterator[Job]:
     seen: set[str] = set()
     for row in read_rows(path):
         if row.problem or not isinstance(row.value, dict):
-            raise DataError(f"{row.where}: expected a row {{id, program, tests}}, {row.problem or 'found ' + row.start}")
+            raise DataError(
+                f"{row.where}: expected a row {{id, program, tests}}, {row.problem or 'found ' + row.start}"
+            )
         job = _job(row.value, row.where)
         if job.id in seen:
             raise DataError(f"{row.where}: expected a new id, found {job.id!r} again; ids name verdicts")
@@ -92,17 +109,33 @@ def _job(value: Mapping[str, Any], where: str) -> Job:
         if value.get(name) in (None, ""):
             raise DataError(f"{where}: expected a value for {name!r}, found none")
     if value.get("language", "python") != "python":
-        raise DataError(f"{where}: expected language python, found {value['language']!r}; other languages are not supported yet")
+        raise DataError(
+            f"{where}: expected language python, found {value['language']!r}; other languages are not supported yet"
+        )
     tests = value.get("tests") or []
-    return Job(id=str(value["id"]), program=str(value["program"]), tests=tuple(map(str, [tests] if isinstance(tests, str) else tests)),
-               entry_point=str(value.get("entry_point") or ""), stdin=value.get("stdin"), expected_stdout=value.get("expected_stdout"),
-               limits=limits_of(value.get("limits") or {}, where) if value.get("limits") else Limits())
+    return Job(
+        id=str(value["id"]),
+        program=str(value["program"]),
+        tests=tuple(map(str, [tests] if isinstance(tests, str) else tests)),
+        entry_point=str(value.get("entry_point") or ""),
+        stdin=value.get("stdin"),
+        expected_stdout=value.get("expected_stdout"),
+        limits=limits_of(value.get("limits") or {}, where) if value.get("limits") else Limits(),
+    )
 
 
 def _identity(job: Job) -> str:
     """Return a short digest of everything that decides a job's verdict."""
-    return digest({"program": job.program, "tests": job.tests, "entry_point": job.entry_point, "stdin": job.stdin,
-                   "expected_stdout": job.expected_stdout, "limits": job.limits})[:16]
+    return digest(
+        {
+            "program": job.program,
+            "tests": job.tests,
+            "entry_point": job.entry_point,
+            "stdin": job.stdin,
+            "expected_stdout": job.expected_stdout,
+            "limits": job.limits,
+        }
+    )[:16]
 
 
 def _verdicts(path: Path) -> dict[str, dict[str, Any]]:

@@ -33,10 +33,14 @@ def run_folder(path: Path | str) -> Path:
         folder = run_dir_of(load(place))
         if (folder / "status.json").is_file():
             return folder
-        raise StudyError(f"{place}: expected an earlier run in {folder}, found none; start it with `leaven run {place}`")
+        raise StudyError(
+            f"{place}: expected an earlier run in {folder}, found none; start it with `leaven run {place}`"
+        )
     known = sorted(str(p.parent) for p in Path("runs").glob("*/status.json"))
-    raise StudyError(f"{place}: expected a run folder (with status.json) or a study file, found neither."
-                     + (f" Known here: {', '.join(known)}" if known else " No runs here yet: `leaven new quickstart` writes a study"))
+    raise StudyError(
+        f"{place}: expected a run folder (with status.json) or a study file, found neither."
+        + (f" Known here: {', '.join(known)}" if known else " No runs here yet: `leaven new quickstart` writes a study")
+    )
 
 
 def status(path: Path | str) -> dict[str, Any]:
@@ -70,8 +74,15 @@ def results(path: Path | str) -> Results:
     return Results.load(run_folder(path))
 
 
-def compare(a: Sequence[Path | str], b: Sequence[Path | str], *, cluster: str | None = None, metric: str | None = None,
-            item: str | None = None, unequal_seeds: str = "refuse") -> Comparison:
+def compare(
+    a: Sequence[Path | str],
+    b: Sequence[Path | str],
+    *,
+    cluster: str | None = None,
+    metric: str | None = None,
+    item: str | None = None,
+    unequal_seeds: str = "refuse",
+) -> Comparison:
     """Compare two sets of result files item by item; several files a side are seeds.
 
     Raises:
@@ -82,8 +93,14 @@ def compare(a: Sequence[Path | str], b: Sequence[Path | str], *, cluster: str | 
 
     if unequal_seeds not in ("refuse", "common", "welch"):
         raise StudyError(f"unequal seeds: expected refuse, common or welch, found {unequal_seeds!r}")
-    return compare_files([Path(p) for p in a], [Path(p) for p in b], cluster=cluster, metric=metric, item=item,
-                         unequal_seeds=unequal_seeds)  # type: ignore[arg-type]
+    return compare_files(
+        [Path(p) for p in a],
+        [Path(p) for p in b],
+        cluster=cluster,
+        metric=metric,
+        item=item,
+        unequal_seeds=unequal_seeds,
+    )  # type: ignore[arg-type]
 
 
 def report(path: Path | str, set: Sequence[str] = (), *, log: Any = None) -> RunResult:

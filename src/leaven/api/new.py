@@ -19,7 +19,9 @@ FEWEST_ROWS = 20
 """Fewer rows than this cannot move a model measurably; the study would only spend time."""
 
 
-def new(name: str, folder: Path | str | None = None, *, data: Path | str | None = None, model: Path | str | None = None) -> Path:
+def new(
+    name: str, folder: Path | str | None = None, *, data: Path | str | None = None, model: Path | str | None = None
+) -> Path:
     """Write a study into a new folder and return the study file's path.
 
     Args:
@@ -38,10 +40,14 @@ def new(name: str, folder: Path | str | None = None, *, data: Path | str | None 
         raise StudyError(f"{study} exists already; run it with `leaven run {study}` or choose another folder")
     if data is None:
         if name not in EMBEDDED:
-            raise StudyError(f"new: expected {' or '.join(EMBEDDED)}, or a name with --data FILE; found {name!r}.{did_you_mean(name, EMBEDDED)}")
+            raise StudyError(
+                f"new: expected {' or '.join(EMBEDDED)}, or a name with --data FILE; found {name!r}.{did_you_mean(name, EMBEDDED)}"
+            )
         target.mkdir(parents=True, exist_ok=True)
         for file in ("study.yaml", "README.md"):
-            (target / file).write_text((resources.files("leaven.quickstart") / file).read_text(encoding="utf-8"), encoding="utf-8")
+            (target / file).write_text(
+                (resources.files("leaven.quickstart") / file).read_text(encoding="utf-8"), encoding="utf-8"
+            )
         return study
     text = _own_data_study(name, Path(data), Path(model) if model is not None else None, target)
     target.mkdir(parents=True, exist_ok=True)
@@ -57,12 +63,30 @@ def _own_data_study(name: str, data: Path, model: Path | None, target: Path) -> 
         raise DataError(f"--model {model}: expected a local Hugging Face folder with config.json, found none")
     rows, refused = _usable_rows(data)
     if rows < FEWEST_ROWS:
-        raise DataError(f"--data {data}: expected at least {FEWEST_ROWS} usable rows, found {rows}" + (f" and {refused}" if refused else ""))
+        raise DataError(
+            f"--data {data}: expected at least {FEWEST_ROWS} usable rows, found {rows}"
+            + (f" and {refused}" if refused else "")
+        )
     here = target.absolute()
-    shown = {"data": os.path.relpath(data.absolute(), here), "model": os.path.relpath(model.absolute(), here) if model else ""}
-    lines = TEMPLATE.format(name=name, file=shown["data"], rows=rows, shown=data.name, refused=f"  # {refused}" if refused else "", base=BASE_ROWS, control=max(rows, 1000), total=BASE_ROWS + rows,
-                            model=f"{{kind: hf, folder: {shown['model']}}}" if model else "{kind: tiny, width: 128, layers: 4, heads: 4, max_tokens: 512}",
-                            lr="1.0e-5" if model else "2.0e-3", width="" if model else "tokenizer: {kind: bpe, vocab_size: 4096}\n")
+    shown = {
+        "data": os.path.relpath(data.absolute(), here),
+        "model": os.path.relpath(model.absolute(), here) if model else "",
+    }
+    lines = TEMPLATE.format(
+        name=name,
+        file=shown["data"],
+        rows=rows,
+        shown=data.name,
+        refused=f"  # {refused}" if refused else "",
+        base=BASE_ROWS,
+        control=max(rows, 1000),
+        total=BASE_ROWS + rows,
+        model=f"{{kind: hf, folder: {shown['model']}}}"
+        if model
+        else "{kind: tiny, width: 128, layers: 4, heads: 4, max_tokens: 512}",
+        lr="1.0e-5" if model else "2.0e-3",
+        width="" if model else "tokenizer: {kind: bpe, vocab_size: 4096}\n",
+    )
     return lines
 
 
@@ -75,7 +99,15 @@ def _usable_rows(data: Path) -> tuple[int, str]:
     from leaven.data.sources.files import load_file
 
     with tempfile.TemporaryDirectory() as folder:
-        spec = {"name": "mine", "shape": "auto", "fields": None, "limit": None, "licence": "", "domain": "", "on_bad_row": "count"}
+        spec = {
+            "name": "mine",
+            "shape": "auto",
+            "fields": None,
+            "limit": None,
+            "licence": "",
+            "domain": "",
+            "on_bad_row": "count",
+        }
         load_file(spec, {"file": data}, Path(folder), StepContext())
         report = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
     return int(report["rows_kept"]), refused_rows(report)
@@ -123,6 +155,7 @@ measure:
     max_new_tokens: 128
 
 contrasts:
-  - {{name: this data against other data of the same size, treatment: with, control: random, benchmark: reasoning, margin: 0.02, primary: true}}
+  - {{name: this data against other data of the same size, treatment: with, control: random, benchmark: reasoning,
+     margin: 0.02, primary: true}}
   - {{name: this data against none, treatment: with, control: without, benchmark: reasoning, margin: 0.02}}
 """

@@ -38,8 +38,14 @@ class PlanReport:
     previews: list[tuple[str, Rendered]]
 
 
-def plan(path: Path | str, set: Sequence[str] = (), *, build_data: bool = True, previews: int = 0,
-         log: Callable[[Any], None] | None = None) -> PlanReport:
+def plan(
+    path: Path | str,
+    set: Sequence[str] = (),
+    *,
+    build_data: bool = True,
+    previews: int = 0,
+    log: Callable[[Any], None] | None = None,
+) -> PlanReport:
     """Return what running a study would do, cost and train on.
 
     Args:
@@ -62,7 +68,15 @@ def plan(path: Path | str, set: Sequence[str] = (), *, build_data: bool = True, 
         outcome = execute(found, folder, only=data, log=log, resume=f"leaven plan {path}")
     forecasts = forecast(found.nodes, store, run_dir=folder)
     rendered = _previews(found, forecasts, store, previews) if previews else []
-    return PlanReport(found, forecasts, training_costs(forecasts, store), differences(loaded.cells), outcome, source_notes(folder), rendered)
+    return PlanReport(
+        found,
+        forecasts,
+        training_costs(forecasts, store),
+        differences(loaded.cells),
+        outcome,
+        source_notes(folder),
+        rendered,
+    )
 
 
 def _previews(found: Plan, forecasts: list[Forecast], store: Store, n: int) -> list[tuple[str, Rendered]]:
@@ -80,7 +94,13 @@ def _previews(found: Plan, forecasts: list[Forecast], store: Store, n: int) -> l
                 if folder is None or examples is None:
                     continue
                 limit = None if stage.truncate in ("split", "error") else stage.max_tokens
-                for shown in preview(read_examples(examples / "examples.parquet"), format_of(stage, source), Tokenizer.load(folder), n, limit,
-                                     "right" if limit is None else stage.truncate):  # type: ignore[arg-type]
+                for shown in preview(
+                    read_examples(examples / "examples.parquet"),
+                    format_of(stage, source),
+                    Tokenizer.load(folder),
+                    n,
+                    limit,
+                    "right" if limit is None else stage.truncate,
+                ):  # type: ignore[arg-type]
                     rows.append((f"{cell.condition} / {name} / {source}", shown))
     return rows

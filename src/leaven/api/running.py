@@ -57,7 +57,9 @@ def load(path: Path | str, set: Sequence[str] = ()) -> LoadedStudy:
     return load_study(Path(path), tuple(set))
 
 
-def run(path: Path | str, set: Sequence[str] = (), *, log: Callable[[Any], None] | None = None, workers: int | None = None) -> RunResult:
+def run(
+    path: Path | str, set: Sequence[str] = (), *, log: Callable[[Any], None] | None = None, workers: int | None = None
+) -> RunResult:
     """Run a study (or go on with it) and return its answer.
 
     Args:
@@ -74,8 +76,14 @@ def run(path: Path | str, set: Sequence[str] = (), *, log: Callable[[Any], None]
     folder = run_dir_of(loaded)
     folder.mkdir(parents=True, exist_ok=True)
     write_lock(plan, folder)
-    write_json(folder / "plan.json", {"study": loaded.study.study, "study_file": str(loaded.path.absolute()),
-                                      "runs": [{"id": r.id, "condition": r.condition, "level": r.level, "seed": r.seed} for r in plan.runs]})
+    write_json(
+        folder / "plan.json",
+        {
+            "study": loaded.study.study,
+            "study_file": str(loaded.path.absolute()),
+            "runs": [{"id": r.id, "condition": r.condition, "level": r.level, "seed": r.seed} for r in plan.runs],
+        },
+    )
     resume = f"leaven run {path}" + "".join(f" --set {s}" for s in set)
     outcome = execute(plan, folder, log=log, workers=workers, resume=resume)
     if outcome.failed and not outcome.interrupted:
@@ -83,30 +91,62 @@ def run(path: Path | str, set: Sequence[str] = (), *, log: Callable[[Any], None]
     return _collect(folder, outcome)
 
 
-def _report_what_worked(plan: Plan, folder: Path, outcome: Outcome, log: Callable[[Any], None] | None, resume: str) -> Outcome:
+def _report_what_worked(
+    plan: Plan, folder: Path, outcome: Outcome, log: Callable[[Any], None] | None, resume: str
+) -> Outcome:
     """Analyse and report the runs that worked; the report names what is missing, and contrasts that need it are refused.
 
     Returns `outcome`, with analysis and report moved to done when that worked.
     """
     lost = {*outcome.failed, *outcome.skipped}
-    if not lost - {"analysis", "report"} or lost & set(plan.items.values()) or all(v in lost for r in plan.runs for v in r.verdicts.values()):
+    if (
+        not lost - {"analysis", "report"}
+        or lost & set(plan.items.values())
+        or all(v in lost for r in plan.runs for v in r.verdicts.values())
+    ):
         return outcome
     rest = answer_from(plan, lost)
     second = execute(rest, folder, only=["report"], log=log, workers=1, resume=resume)
-    return dataclasses.replace(outcome, done=(*outcome.done, *second.done), failed={**outcome.failed, **second.failed},
-                               skipped=tuple(n for n in outcome.skipped if n not in ("analysis", "report")), interrupted=second.interrupted)
+    return dataclasses.replace(
+        outcome,
+        done=(*outcome.done, *second.done),
+        failed={**outcome.failed, **second.failed},
+        skipped=tuple(n for n in outcome.skipped if n not in ("analysis", "report")),
+        interrupted=second.interrupted,
+    )
 
 
-def execute(plan: Plan, folder: Path, *, only: Sequence[str] | None = None, log: Callable[[Any], None] | None = None,
-            workers: int | None = None, resume: str = "") -> Outcome:
+def execute(
+    plan: Plan,
+    folder: Path,
+    *,
+    only: Sequence[str] | None = None,
+    log: Callable[[Any], None] | None = None,
+    workers: int | None = None,
+    resume: str = "",
+) -> Outcome:
     """Run a plan's nodes (all, or those in `only` with what they need) in the study's store."""
     runtime = plan.loaded.study.runtime
     nodes = plan.nodes if only is None else [n for n in plan.nodes if n.id in closure(plan, only)]
     count = workers or runtime.workers or max(1, cores() // max(1, runtime.threads))
-    resources = Resources(threads=runtime.threads, device=runtime.device, micro_batch=runtime.micro_batch, compile=runtime.compile,
-                          sandbox_tier=runtime.sandbox_tier, checkpoint_seconds=runtime.checkpoint_seconds)
-    return run_graph(nodes, Store(store_path(runtime)), run_dir=folder, resources=resources, workers=count,
-                     log=log or (lambda event: None), resume=resume, partial=only is not None)
+    resources = Resources(
+        threads=runtime.threads,
+        device=runtime.device,
+        micro_batch=runtime.micro_batch,
+        compile=runtime.compile,
+        sandbox_tier=runtime.sandbox_tier,
+        checkpoint_seconds=runtime.checkpoint_seconds,
+    )
+    return run_graph(
+        nodes,
+        Store(store_path(runtime)),
+        run_dir=folder,
+        resources=resources,
+        workers=count,
+        log=log or (lambda event: None),
+        resume=resume,
+        partial=only is not None,
+    )
 
 
 def closure(plan: Plan, wanted: Sequence[str]) -> set[str]:
@@ -150,7 +190,11 @@ def write_lock(plan: Plan, folder: Path) -> None:
     raw["lock"] = {"leaven": leaven.__version__, "files": files}
     from leaven.spec.load import write_yaml
 
-    write_yaml(folder / "study.lock.yaml", raw, "Written by `leaven run`: the study as it ran. `leaven run study.lock.yaml` replays it to the same artifacts.")
+    write_yaml(
+        folder / "study.lock.yaml",
+        raw,
+        "Written by `leaven run`: the study as it ran. `leaven run study.lock.yaml` replays it to the same artifacts.",
+    )
 
 
 def _collect(folder: Path, outcome: Outcome) -> RunResult:
@@ -165,7 +209,9 @@ def _collect(folder: Path, outcome: Outcome) -> RunResult:
         found = json.loads((follow(folder / "analysis") / "answer.json").read_text(encoding="utf-8"))
         answer, answered = found["answer"], bool(found.get("answered", True))
         report = folder / "report.html"
-    return RunResult(outcome.exit_code or int(not answered), answer, report, folder, outcome, findings, source_notes(folder))
+    return RunResult(
+        outcome.exit_code or int(not answered), answer, report, folder, outcome, findings, source_notes(folder)
+    )
 
 
 def source_notes(folder: Path) -> list[str]:

@@ -31,7 +31,10 @@ def columns(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
         return ""
     widths = [max(len(r[i]) for r in table) for i in range(len(table[0]))]
     right = [all(_is_number(r[i]) for r in rows if r[i]) and any(r[i] for r in rows) for i in range(len(widths))]
-    lines = ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip() for row in table]
+    lines = [
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in table
+    ]
     if head:
         lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
@@ -62,8 +65,18 @@ def result_text(result: RunResult) -> str:
     if result.answer:
         lines += ["", result.answer, ""]
         scores = [f for f in result.findings if f["kind"] == "score" and not _is_slice(f)]
-        rows = [[f["data"].get("condition", f["title"]), f["data"].get("benchmark", ""), f["data"].get("metric", ""), _number(f["estimate"]),
-                 f"[{_number(f['low'])}, {_number(f['high'])}]", str(f["n_items"]), str(len(f["seeds"]))] for f in scores[:MAX_SHOWN]]
+        rows = [
+            [
+                f["data"].get("condition", f["title"]),
+                f["data"].get("benchmark", ""),
+                f["data"].get("metric", ""),
+                _number(f["estimate"]),
+                f"[{_number(f['low'])}, {_number(f['high'])}]",
+                str(f["n_items"]),
+                str(len(f["seeds"])),
+            ]
+            for f in scores[:MAX_SHOWN]
+        ]
         lines += [columns(rows, ("condition", "benchmark", "metric", "mean", "95 % interval", "items", "seeds")), ""]
     lines += result.notes
     if result.report:
@@ -94,19 +107,41 @@ def _number(value: float | None) -> str:
 def plan_text(report: PlanReport) -> str:
     """Return a plan: differences, steps by kind, training costs, what is missing."""
     study = report.plan.loaded.study
-    lines = [f"study {study.study}: {len(study.conditions)} conditions x {len(study.seeds)} seeds"
-             + (f" x {len(report.plan.runs) // len(study.conditions) // len(study.seeds)} levels" if study.vary else ""), "",
-             "What differs between conditions (computed):"]
-    lines += [columns([[d["path"], *[json.dumps(v) for v in d["values"].values()]] for d in report.differences],
-                      ("", *study.conditions)) if report.differences else "  nothing: every condition is the same", ""]
+    lines = [
+        f"study {study.study}: {len(study.conditions)} conditions x {len(study.seeds)} seeds"
+        + (f" x {len(report.plan.runs) // len(study.conditions) // len(study.seeds)} levels" if study.vary else ""),
+        "",
+        "What differs between conditions (computed):",
+    ]
+    lines += [
+        columns(
+            [[d["path"], *[json.dumps(v) for v in d["values"].values()]] for d in report.differences],
+            ("", *study.conditions),
+        )
+        if report.differences
+        else "  nothing: every condition is the same",
+        "",
+    ]
     counts: Counter[tuple[str, str]] = Counter((f.node.function.partition(":")[2], f.state) for f in report.forecasts)
     functions = list(dict.fromkeys(f.node.function.partition(":")[2] for f in report.forecasts))
-    rows = [[name, str(sum(n for (k, _), n in counts.items() if k == name)), str(counts[name, "cached"]), _reasons(report, name)] for name in functions]
+    rows = [
+        [
+            name,
+            str(sum(n for (k, _), n in counts.items() if k == name)),
+            str(counts[name, "cached"]),
+            _reasons(report, name),
+        ]
+        for name in functions
+    ]
     lines += [columns(rows, ("step", "count", "cached", "why not")), ""]
     lines += [_costs_text(report)]
     lines += ["", *report.notes] if report.notes else []
     if report.plan.missing:
-        lines += ["", "Files that are not here (token counts are upper bounds, nothing was built):", *[f"  {m}" for m in report.plan.missing]]
+        lines += [
+            "",
+            "Files that are not here (token counts are upper bounds, nothing was built):",
+            *[f"  {m}" for m in report.plan.missing],
+        ]
     if report.outcome and report.outcome.failed:
         lines += ["", *[f"FAILED {name}: {failure.reason}" for name, failure in report.outcome.failed.items()]]
     for where, shown in report.previews:
@@ -116,8 +151,11 @@ def plan_text(report: PlanReport) -> str:
 
 def _reasons(report: PlanReport, function: str) -> str:
     """Return the most frequent reason why steps of a function are not cached."""
-    reasons = Counter("reads a step that runs first" if f.state == "depends" else f.reason for f in report.forecasts
-                      if f.node.function.endswith(f":{function}") and f.state != "cached")
+    reasons = Counter(
+        "reads a step that runs first" if f.state == "depends" else f.reason
+        for f in report.forecasts
+        if f.node.function.endswith(f":{function}") and f.state != "cached"
+    )
     return "; ".join(r if len(r) < 90 else r[:87] + "..." for r, _ in reasons.most_common(2))
 
 
@@ -131,13 +169,39 @@ def _costs_text(report: PlanReport) -> str:
     for (name,), costs in groups.items():
         c = costs[0]
         exact = "" if all(x.exact for x in costs) else "<= "
-        rows.append([name, str(len(costs)), str(sum(x.state == "cached" for x in costs)), big(c.parameters), exact + str(c.steps),
-                     exact + big(c.tokens), exact + big(c.learned_tokens), exact + big(c.flops), size(c.memory_bytes),
-                     size(c.disk_bytes), seconds_text(3600 * c.hours)])
+        rows.append(
+            [
+                name,
+                str(len(costs)),
+                str(sum(x.state == "cached" for x in costs)),
+                big(c.parameters),
+                exact + str(c.steps),
+                exact + big(c.tokens),
+                exact + big(c.learned_tokens),
+                exact + big(c.flops),
+                size(c.memory_bytes),
+                size(c.disk_bytes),
+                seconds_text(3600 * c.hours),
+            ]
+        )
     left = [c for c in report.costs if c.state != "cached"]
-    total = f"still to train: {len(left)} models, {big(sum(c.flops for c in left))} FLOPs, {size(sum(c.disk_bytes for c in left))} on disk, " \
-            f"{seconds_text(3600 * sum(c.hours for c in left))} of one worker"
-    head = ("training (per run)", "runs", "cached", "parameters", "steps", "tokens", "learned", "FLOPs", "memory", "disk", "time")
+    total = (
+        f"still to train: {len(left)} models, {big(sum(c.flops for c in left))} FLOPs, {size(sum(c.disk_bytes for c in left))} on disk, "
+        f"{seconds_text(3600 * sum(c.hours for c in left))} of one worker"
+    )
+    head = (
+        "training (per run)",
+        "runs",
+        "cached",
+        "parameters",
+        "steps",
+        "tokens",
+        "learned",
+        "FLOPs",
+        "memory",
+        "disk",
+        "time",
+    )
     return columns(rows, head) + "\n" + total
 
 
@@ -159,9 +223,19 @@ def rendered_text(where: str, shown: Rendered) -> str:
 
 def plan_json(report: PlanReport) -> str:
     """Return a plan as JSON."""
-    steps = [{"step": f.node.id, "function": f.node.function, "state": f.state, "key": f.key, "reason": f.reason} for f in report.forecasts]
-    return json.dumps({"steps": steps, "training": [dataclasses.asdict(c) for c in report.costs], "differences": report.differences,
-                       "missing": report.plan.missing}, indent=1)
+    steps = [
+        {"step": f.node.id, "function": f.node.function, "state": f.state, "key": f.key, "reason": f.reason}
+        for f in report.forecasts
+    ]
+    return json.dumps(
+        {
+            "steps": steps,
+            "training": [dataclasses.asdict(c) for c in report.costs],
+            "differences": report.differences,
+            "missing": report.plan.missing,
+        },
+        indent=1,
+    )
 
 
 def status_text(found: Mapping[str, Any]) -> str:
@@ -173,7 +247,10 @@ def status_text(found: Mapping[str, Any]) -> str:
     shown = [(name, row) for name, row in nodes.items() if row["state"] not in ("done", "cached")]
     order = {"failed": 0, "running": 1, "interrupted": 2, "blocked": 3, "waiting": 4}
     shown.sort(key=lambda pair: order.get(pair[1]["state"], 9))
-    lines += [f"  {row['state']:<12}{name}" + (f": {row['reason']}" if row.get("reason") else "") for name, row in shown[:MAX_SHOWN]]
+    lines += [
+        f"  {row['state']:<12}{name}" + (f": {row['reason']}" if row.get("reason") else "")
+        for name, row in shown[:MAX_SHOWN]
+    ]
     if len(shown) > MAX_SHOWN:
         lines.append(f"  and {len(shown) - MAX_SHOWN} more")
     if found["state"] not in ("done", "running") and found.get("resume"):
@@ -183,7 +260,11 @@ def status_text(found: Mapping[str, Any]) -> str:
 
 def table_text(frame: pl.DataFrame) -> str:
     """Return a data frame as aligned text: all rows, three significant decimals, lists as their length, empty columns left out."""
-    kept = [c for c in frame.columns if frame[c].null_count() < frame.height and not (c == "level" and set(frame[c]) == {"{}"})]
+    kept = [
+        c
+        for c in frame.columns
+        if frame[c].null_count() < frame.height and not (c == "level" and set(frame[c]) == {"{}"})
+    ]
     return columns([[_cell(v) for v in row] for row in frame.select(kept).iter_rows()], kept)
 
 
@@ -209,15 +290,26 @@ def evaluation_text(found: Evaluation) -> str:
     rows = []
     for metric, score in found.scores.items():
         low, high = score["low"], score["high"]
-        rows.append([metric, _number(score["mean"]), f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else "",
-                     str(score["n"]), str(score["not_measured"])])
+        rows.append(
+            [
+                metric,
+                _number(score["mean"]),
+                f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else "",
+                str(score["n"]),
+                str(score["not_measured"]),
+            ]
+        )
     ended = ", ".join(f"{n} {status}" for status, n in sorted(found.by_status.items(), key=lambda pair: -pair[1]))
-    return f"{columns(rows, (found.benchmark, 'mean', '95 % interval', 'n', 'not measured'))}\n{ended}\nrows: {found.out}"
+    return (
+        f"{columns(rows, (found.benchmark, 'mean', '95 % interval', 'n', 'not measured'))}\n{ended}\nrows: {found.out}"
+    )
 
 
 def checks_text(checks: Sequence[Check]) -> str:
     """Return the doctor's list."""
-    return columns([["ok" if c.ok else "--", c.name, c.found, c.enables] for c in checks], ("", "what", "found", "enables"))
+    return columns(
+        [["ok" if c.ok else "--", c.name, c.found, c.enables] for c in checks], ("", "what", "found", "enables")
+    )
 
 
 def checks_json(checks: Sequence[Check]) -> str:
@@ -228,4 +320,7 @@ def checks_json(checks: Sequence[Check]) -> str:
 def garbage_text(found: Garbage, deleted: bool) -> str:
     """Return what a collection freed or would free."""
     verb = "freed" if deleted else "would free"
-    return f"{verb} {len(found.artifacts)} artifacts and {len(found.work)} abandoned work folders, {size(found.size_bytes)}" + ("" if deleted else " (--delete does it)")
+    return (
+        f"{verb} {len(found.artifacts)} artifacts and {len(found.work)} abandoned work folders, {size(found.size_bytes)}"
+        + ("" if deleted else " (--delete does it)")
+    )

@@ -38,8 +38,10 @@ def plain(value: Any, where: str = "value") -> Any:
         return {k: plain(v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    raise StudyError(f"{where}: a {type(value).__name__} has no deterministic form and cannot identify an artifact; "
-                     "use numbers, text, lists or mappings")
+    raise StudyError(
+        f"{where}: a {type(value).__name__} has no deterministic form and cannot identify an artifact; "
+        "use numbers, text, lists or mappings"
+    )
 
 
 def canonical(value: Any, where: str = "value") -> str:

@@ -29,8 +29,13 @@ class Registry(Generic[F]):
 
         def register(function: F) -> F:
             known = self._entries.get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (function.__module__, function.__qualname__):
-                raise StudyError(f"two {self.kind}s are called {name!r}: {known.__module__} and {function.__module__}; rename one")
+            if known is not None and (known.__module__, known.__qualname__) != (
+                function.__module__,
+                function.__qualname__,
+            ):
+                raise StudyError(
+                    f"two {self.kind}s are called {name!r}: {known.__module__} and {function.__module__}; rename one"
+                )
             self._entries[name] = function
             return function
 
@@ -40,8 +45,10 @@ class Registry(Generic[F]):
         """Return the function called `name`; raise StudyError with a suggestion when there is none."""
         if name not in self._entries:
             at = f"{where}: " if where else ""
-            raise StudyError(f"{at}no {self.kind} is called {name!r}.{did_you_mean(name, self.names())} "
-                             f"Known: {', '.join(self.names())}")
+            raise StudyError(
+                f"{at}no {self.kind} is called {name!r}.{did_you_mean(name, self.names())} "
+                f"Known: {', '.join(self.names())}"
+            )
         return self._entries[name]
 
     def names(self) -> list[str]:

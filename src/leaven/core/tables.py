@@ -21,9 +21,22 @@ from leaven.errors import DataError
 Schema = dict[str, Any]
 
 EXAMPLES: Schema = {
-    "id": pl.String, "source": pl.String, "question": pl.String, "thought": pl.String, "code": pl.String, "answer": pl.String,
-    "text": pl.String, "turns": pl.String, "tests": pl.List(pl.String), "entry_point": pl.String, "domain": pl.String,
-    "family": pl.String, "difficulty": pl.Int32, "difficulty_unit": pl.String, "group": pl.String, "licence": pl.String,
+    "id": pl.String,
+    "source": pl.String,
+    "question": pl.String,
+    "thought": pl.String,
+    "code": pl.String,
+    "answer": pl.String,
+    "text": pl.String,
+    "turns": pl.String,
+    "tests": pl.List(pl.String),
+    "entry_point": pl.String,
+    "domain": pl.String,
+    "family": pl.String,
+    "difficulty": pl.Int32,
+    "difficulty_unit": pl.String,
+    "group": pl.String,
+    "licence": pl.String,
     "meta": pl.String,
 }
 """Unformatted examples; `turns` and `meta` are JSON text."""
@@ -32,57 +45,125 @@ ITEMS: Schema = {"item": pl.String, "benchmark": pl.String, "cluster": pl.String
 """Benchmark items: an example plus its benchmark, cluster and whether training may contain it."""
 
 LENGTHS: Schema = {
-    "source": pl.String, "example": pl.String, "format": pl.String, "n_tokens": pl.Int32, "n_learned_tokens": pl.Int32,
-    "n_thought_tokens": pl.Int32, "n_code_tokens": pl.Int32, "offset": pl.Int64,
+    "source": pl.String,
+    "example": pl.String,
+    "format": pl.String,
+    "n_tokens": pl.Int32,
+    "n_learned_tokens": pl.Int32,
+    "n_thought_tokens": pl.Int32,
+    "n_code_tokens": pl.Int32,
+    "offset": pl.Int64,
 }
 """One row per tokenised (example, format); `offset` is its first position in the flat token arrays beside the table."""
 
 SEGMENTS: Schema = {
-    "example": pl.String, "segment": pl.Int32, "kind": pl.String, "part": pl.String, "turn": pl.Int32, "tags": pl.List(pl.String),
-    "start": pl.Int32, "end": pl.Int32,
+    "example": pl.String,
+    "segment": pl.Int32,
+    "kind": pl.String,
+    "part": pl.String,
+    "turn": pl.Int32,
+    "tags": pl.List(pl.String),
+    "start": pl.Int32,
+    "end": pl.Int32,
 }
 """One row per segment of a tokenised example; `start` and `end` count tokens from the beginning of the example."""
 
 ORDER: Schema = {
-    "stage": pl.String, "step": pl.Int32, "slot": pl.Int32, "source": pl.String, "example": pl.String, "format": pl.String,
-    "weight": pl.Float32, "start_token": pl.Int32, "n_tokens": pl.Int32, "n_learned_tokens": pl.Int32, "pack": pl.Int32,
+    "stage": pl.String,
+    "step": pl.Int32,
+    "slot": pl.Int32,
+    "source": pl.String,
+    "example": pl.String,
+    "format": pl.String,
+    "weight": pl.Float32,
+    "start_token": pl.Int32,
+    "n_tokens": pl.Int32,
+    "n_learned_tokens": pl.Int32,
+    "pack": pl.Int32,
 }
 """One row per training slot. Slots with the same (step, pack) share one packed row with attention reset."""
 
 REALISED: Schema = {
-    "stage": pl.String, "block": pl.Int32, "source": pl.String, "planned": pl.Float64, "realised": pl.Float64, "unit": pl.String,
+    "stage": pl.String,
+    "block": pl.Int32,
+    "source": pl.String,
+    "planned": pl.Float64,
+    "realised": pl.Float64,
+    "unit": pl.String,
 }
 """One row per (optimiser step, source): what the schedule asked of that step and what its slots hold, in `unit`."""
 
 CURVE: Schema = {
-    "stage": pl.String, "step": pl.Int32, "loss": pl.Float64, "learning_rate": pl.Float64, "gradient_norm": pl.Float64,
-    "n_tokens": pl.Int64, "n_learned_tokens": pl.Int64, "n_examples": pl.Int64,
+    "stage": pl.String,
+    "step": pl.Int32,
+    "loss": pl.Float64,
+    "learning_rate": pl.Float64,
+    "gradient_norm": pl.Float64,
+    "n_tokens": pl.Int64,
+    "n_learned_tokens": pl.Int64,
+    "n_examples": pl.Int64,
 }
 """One row per optimiser step; loss in nats per learned token (weighted mean); token counts are cumulative."""
 
 SAMPLES: Schema = {
-    "item": pl.String, "request": pl.Int32, "index": pl.Int32, "text": pl.String, "finish": pl.String,
-    "logprob_nats": pl.Float64, "n_tokens": pl.Int32,
+    "item": pl.String,
+    "request": pl.Int32,
+    "index": pl.Int32,
+    "text": pl.String,
+    "finish": pl.String,
+    "logprob_nats": pl.Float64,
+    "n_tokens": pl.Int32,
 }
 """One row per model output: the text of a generation, or the log-likelihood of a scored text (`n_tokens` counts either)."""
 
 VERDICTS: Schema = {
-    "benchmark": pl.String, "item": pl.String, "index": pl.Int32, "metric": pl.String, "status": pl.String, "score": pl.Float64,
-    "extracted": pl.String, "strategy": pl.String, "raw": pl.String, "detail": pl.String, "tier": pl.String,
+    "benchmark": pl.String,
+    "item": pl.String,
+    "index": pl.Int32,
+    "metric": pl.String,
+    "status": pl.String,
+    "score": pl.Float64,
+    "extracted": pl.String,
+    "strategy": pl.String,
+    "raw": pl.String,
+    "detail": pl.String,
+    "tier": pl.String,
 }
 """One row per (item, sample, metric). `score` is null only when the item was not measured."""
 
 RESULTS: Schema = {
-    "study": pl.String, "condition": pl.String, "level": pl.String, "seed": pl.Int32, "benchmark": pl.String, "metric": pl.String,
-    "item": pl.String, "cluster": pl.String, "difficulty": pl.Int32, "seen": pl.Boolean, "index": pl.Int32, "status": pl.String,
-    "score": pl.Float64, "run": pl.String,
+    "study": pl.String,
+    "condition": pl.String,
+    "level": pl.String,
+    "seed": pl.Int32,
+    "benchmark": pl.String,
+    "metric": pl.String,
+    "item": pl.String,
+    "cluster": pl.String,
+    "difficulty": pl.Int32,
+    "seen": pl.Boolean,
+    "index": pl.Int32,
+    "status": pl.String,
+    "score": pl.Float64,
+    "run": pl.String,
 }
 """The long table that analysis reads: verdicts joined with where they came from; `level` is the canonical JSON of the vary cell."""
 
 INFLUENCE: Schema = {
-    "model": pl.String, "step": pl.Int32, "method": pl.String, "query": pl.String, "source": pl.String, "example": pl.String,
-    "format": pl.String, "window": pl.Int32, "level": pl.String, "decomposition": pl.String, "segment": pl.Int32, "token": pl.Int32,
-    "n_learned_tokens": pl.Int32, "score": pl.Float64,
+    "model": pl.String,
+    "step": pl.Int32,
+    "method": pl.String,
+    "query": pl.String,
+    "source": pl.String,
+    "example": pl.String,
+    "format": pl.String,
+    "window": pl.Int32,
+    "level": pl.String,
+    "decomposition": pl.String,
+    "segment": pl.Int32,
+    "token": pl.Int32,
+    "n_learned_tokens": pl.Int32,
+    "score": pl.Float64,
 }
 """One row per (query, training text) and, where asked for, per segment and token of it: nats of the target per removed text, positive =
 helpful (baselines have units of their own, higher = more helpful). `level` is instance, segment or token; `decomposition` says how a
@@ -128,7 +209,11 @@ def read_table(path: Path, schema: Schema | None = None) -> pl.DataFrame:
 def example_row(example: Example) -> dict[str, Any]:
     """Return an Example as a row of EXAMPLES."""
     row = {f.name: getattr(example, f.name) for f in dataclasses.fields(example)}
-    row["turns"] = json.dumps([{"role": t.role, "content": t.content} for t in example.turns], ensure_ascii=False) if example.turns else ""
+    row["turns"] = (
+        json.dumps([{"role": t.role, "content": t.content} for t in example.turns], ensure_ascii=False)
+        if example.turns
+        else ""
+    )
     row["tests"] = list(example.tests)
     row["meta"] = json.dumps(example.meta, sort_keys=True, ensure_ascii=False) if example.meta else ""
     return row
@@ -156,14 +241,32 @@ def read_examples(path: Path) -> Iterator[Example]:
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write benchmark items as an ITEMS table."""
-    write_table(path, ({"item": i.id, "benchmark": i.benchmark, "cluster": i.cluster or i.id, "seen": i.seen,
-                        **example_row(i.example)} for i in items), ITEMS)
+    write_table(
+        path,
+        (
+            {
+                "item": i.id,
+                "benchmark": i.benchmark,
+                "cluster": i.cluster or i.id,
+                "seen": i.seen,
+                **example_row(i.example),
+            }
+            for i in items
+        ),
+        ITEMS,
+    )
 
 
 def read_items(path: Path) -> Iterator[Item]:
     """Yield the items of an ITEMS table in row order."""
     for row in read_table(path, ITEMS).iter_rows(named=True):
-        yield Item(id=row["item"], benchmark=row["benchmark"], cluster=row["cluster"], seen=row["seen"], example=example_from_row(row))
+        yield Item(
+            id=row["item"],
+            benchmark=row["benchmark"],
+            cluster=row["cluster"],
+            seen=row["seen"],
+            example=example_from_row(row),
+        )
 
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:

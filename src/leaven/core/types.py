@@ -11,8 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["prompt", "thought", "code", "answer", "text", "template"]
-Status = Literal["pass", "fail", "error", "timeout_cpu", "timeout_wall", "memory", "output_limit", "crash",
-                 "no_answer", "not_measured", "harness_error"]
+Status = Literal[
+    "pass",
+    "fail",
+    "error",
+    "timeout_cpu",
+    "timeout_wall",
+    "memory",
+    "output_limit",
+    "crash",
+    "no_answer",
+    "not_measured",
+    "harness_error",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,8 +81,9 @@ class _Frame:
 class ChatTemplate:
     """The chat template of one folder; frames are found once per sequence of roles."""
 
-    def __init__(self, folder: Path, source: str, variables: Mapping[str, str], special: Iterable[str],
-                 ends: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, source: str, variables: Mapping[str, str], special: Iterable[str], ends: Sequence[str]
+    ) -> None:
         """Compile `source`.
 
         Args:
@@ -102,8 +103,10 @@ class ChatTemplate:
         try:
             self._template = _environment().from_string(source)
         except jinja2.TemplateError as error:
-            raise DataError(f"{folder}: expected a chat template in Jinja, found: {error}. Repair chat_template in "
-                            "tokenizer_config.json or chat_template.jinja, or remove it") from error
+            raise DataError(
+                f"{folder}: expected a chat template in Jinja, found: {error}. Repair chat_template in "
+                "tokenizer_config.json or chat_template.jinja, or remove it"
+            ) from error
 
     def turn_end(self) -> str | None:
         """Return the special token that ends an assistant turn; None when there is none or one question is refused."""
@@ -153,22 +156,26 @@ class ChatTemplate:
                 else:
                     turns[-1].content.append((index, piece, template))
         if turns and outside:
-            raise DataError(f"{self.folder}: expected all text of a dialogue inside its turns, found {outside[:60]!r} "
-                            "outside; a chat template has no place for it, so put it into a system or user turn")
+            raise DataError(
+                f"{self.folder}: expected all text of a dialogue inside its turns, found {outside[:60]!r} "
+                "outside; a chat template has no place for it, so put it into a system or user turn"
+            )
         return turns
 
     # ---- what the template puts around contents ----
 
-    def _frames(self, roles: tuple[str, ...], learned: tuple[bool, ...], unfinished: bool,
-                prompt: bool) -> tuple[list[_Frame], str]:
+    def _frames(
+        self, roles: tuple[str, ...], learned: tuple[bool, ...], unfinished: bool, prompt: bool
+    ) -> tuple[list[_Frame], str]:
         """Return one frame per turn and the text after the last; with `prompt` the last turn is still to be written."""
         key = (roles, learned, unfinished, prompt)
         if key not in self._known:
             self._known[key] = self._find_frames(*key)
         return self._known[key]
 
-    def _find_frames(self, roles: tuple[str, ...], learned: tuple[bool, ...], unfinished: bool,
-                     prompt: bool) -> tuple[list[_Frame], str]:
+    def _find_frames(
+        self, roles: tuple[str, ...], learned: tuple[bool, ...], unfinished: bool, prompt: bool
+    ) -> tuple[list[_Frame], str]:
         given = roles[:-1] if prompt else roles
         between = self._split(given, generate=prompt)
         frames: list[_Frame] = []
@@ -177,11 +184,11 @@ class ChatTemplate:
             to_write = learned[i] or (unfinished and i == len(given) - 1 and not prompt)
             lead = self._lead(given, i, written, carried, role == "assistant" and to_write)
             end = self._special.search(between[i + 1])
-            tail = between[i + 1][:end.end()] if end else ""
+            tail = between[i + 1][: end.end()] if end else ""
             if learned[i] and not (unfinished and i == len(given) - 1):
-                self._check_end(given[:i + 1], written + _stand_in(i) + tail, end[0] if end else "")
-            frames.append(_Frame(carried[:len(carried) - len(lead)], lead, tail))
-            carried = between[i + 1][len(tail):]
+                self._check_end(given[: i + 1], written + _stand_in(i) + tail, end[0] if end else "")
+            frames.append(_Frame(carried[: len(carried) - len(lead)], lead, tail))
+            carried = between[i + 1][len(tail) :]
             written += _stand_in(i) + between[i + 1]
         return (frames + [_Frame(carried)], "") if prompt else (frames, carried)
 
@@ -196,28 +203,36 @@ class ChatTemplate:
                 raise
             return ""
         if written.startswith(seen) and len(written) - len(seen) <= len(carried):
-            return written[len(seen):]
+            return written[len(seen) :]
         if needed:
-            raise DataError(f"{self.folder}: expected a chat template whose generation prompt starts what it renders "
-                            f"for turn {number} (assistant), found {_difference(seen, written)}. Training and "
-                            "inference would see different text; learn only the last turn, or repair the template")
+            raise DataError(
+                f"{self.folder}: expected a chat template whose generation prompt starts what it renders "
+                f"for turn {number} (assistant), found {_difference(seen, written)}. Training and "
+                "inference would see different text; learn only the last turn, or repair the template"
+            )
         return ""
 
     def _check_end(self, roles: tuple[str, ...], expected: str, end: str) -> None:
         """Raise DataError unless a learned turn ends as it does at inference, in a token that stops generation."""
         where = f"{self.folder}: turn {len(roles) - 1} (assistant)"
         if not end:
-            raise DataError(f"{where}: expected a special token that ends the turn, found none in the chat template; "
-                            "the model would never learn to stop, so add eos_token after the content")
+            raise DataError(
+                f"{where}: expected a special token that ends the turn, found none in the chat template; "
+                "the model would never learn to stop, so add eos_token after the content"
+            )
         if end not in self._ends:
-            raise DataError(f"{where}: the chat template ends it with {end!r}, but the configuration declares only "
-                            f"{', '.join(map(repr, self._ends))} as end of sequence, so generation would not stop. "
-                            f"Make {end!r} the eos_token of tokenizer_config.json, or add its id to eos_token_id of "
-                            "generation_config.json")
+            raise DataError(
+                f"{where}: the chat template ends it with {end!r}, but the configuration declares only "
+                f"{', '.join(map(repr, self._ends))} as end of sequence, so generation would not stop. "
+                f"Make {end!r} the eos_token of tokenizer_config.json, or add its id to eos_token_id of "
+                "generation_config.json"
+            )
         alone = self._render([(r, _stand_in(i)) for i, r in enumerate(roles)], generate=False)
         if not alone.startswith(expected):
-            raise DataError(f"{where}: expected it to look the same as last turn and as earlier turn, found "
-                            f"{_difference(expected, alone)}; learn only the last turn of a conversation")
+            raise DataError(
+                f"{where}: expected it to look the same as last turn and as earlier turn, found "
+                f"{_difference(expected, alone)}; learn only the last turn of a conversation"
+            )
 
     def _split(self, roles: tuple[str, ...], generate: bool) -> list[str]:
         """Return the len(roles) + 1 texts around the contents of turns with these roles."""
@@ -225,17 +240,20 @@ class ChatTemplate:
         between = []
         for i, role in enumerate(roles):
             if text.count(_stand_in(i)) != 1:
-                raise DataError(f"{self.folder}: expected the chat template to show turn {i} ({role}) once and in "
-                                f"order, found it {text.count(_stand_in(i))} times (roles: {', '.join(roles)}); use a "
-                                "format without such turns")
+                raise DataError(
+                    f"{self.folder}: expected the chat template to show turn {i} ({role}) once and in "
+                    f"order, found it {text.count(_stand_in(i))} times (roles: {', '.join(roles)}); use a "
+                    "format without such turns"
+                )
             before, text = text.split(_stand_in(i))
             between.append(before)
         return [*between, text]
 
     # ---- contents ----
 
-    def _contents(self, turns: Sequence[_Turn], frames: Sequence[_Frame], rest: str,
-                  prompt: bool) -> list[list[tuple[int, str, bool]]]:
+    def _contents(
+        self, turns: Sequence[_Turn], frames: Sequence[_Frame], rest: str, prompt: bool
+    ) -> list[list[tuple[int, str, bool]]]:
         """Return every turn's content as rendered: as given, or with the white space at its ends trimmed."""
         rendered = self._render([(t.role, t.text()) for t in turns], prompt)
         at, contents = 0, []
@@ -246,40 +264,51 @@ class ChatTemplate:
             following = frames[i + 1].before + frames[i + 1].lead if i + 1 < len(frames) else ending
             head, foot = len(text) - len(text.lstrip()), len(text) - len(text.rstrip())
             for left, right in ((0, 0), (0, foot), (head, 0), (head, foot)):
-                kept = text[left:max(left, len(text) - right)]
+                kept = text[left : max(left, len(text) - right)]
                 if rendered.startswith(opening + kept + frame.tail + following, at):
                     break
             else:
                 due = opening + text + frame.tail + following
-                raise DataError(f"{self.folder}: expected the chat template to keep the content of turn {i} "
-                                f"({turn.role}), found {_difference(due, rendered[at:])}. Spans and loss would be "
-                                "wrong; use a template that keeps it, or leave this text out")
+                raise DataError(
+                    f"{self.folder}: expected the chat template to keep the content of turn {i} "
+                    f"({turn.role}), found {_difference(due, rendered[at:])}. Spans and loss would be "
+                    "wrong; use a template that keeps it, or leave this text out"
+                )
             # an unfinished reply has no end yet, so nothing is trimmed there
             unfinished = i == len(turns) - 1 and turn.end is None
             contents.append(_trimmed(turn.content, left, 0 if unfinished else right))
             at += len(opening) + len(kept) + len(frame.tail)
         if rendered[at:] != ending:
-            raise DataError(f"{self.folder}: expected the chat template to end a conversation in the same way whatever "
-                            f"it says, found {_difference(ending, rendered[at:])}; repair the template")
+            raise DataError(
+                f"{self.folder}: expected the chat template to end a conversation in the same way whatever "
+                f"it says, found {_difference(ending, rendered[at:])}; repair the template"
+            )
         return contents
 
     def _render(self, messages: Sequence[tuple[str, str]], generate: bool) -> str:
         try:
             return self._template.render(
-                messages=[{"role": role, "content": content} for role, content in messages], tools=None, documents=None,
-                add_generation_prompt=generate, **self._variables)
+                messages=[{"role": role, "content": content} for role, content in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=generate,
+                **self._variables,
+            )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
             roles = ", ".join(role for role, _ in messages) or "none"
-            raise DataError(f"{self.folder}: the chat template refuses a conversation with turns of {roles}: "
-                            f"{type(error).__name__}: {error}. Use a format whose turns it accepts") from error
+            raise DataError(
+                f"{self.folder}: the chat template refuses a conversation with turns of {roles}: "
+                f"{type(error).__name__}: {error}. Use a format whose turns it accepts"
+            ) from error
 
 
 def _stand_in(number: int) -> str:
     return f"@@leaven{number}@@"
 
 
-def _turn_runs(segments: Sequence[Segment], turn: _Turn, frame: _Frame,
-               content: Sequence[tuple[int, str, bool]]) -> list[Run]:
+def _turn_runs(
+    segments: Sequence[Segment], turn: _Turn, frame: _Frame, content: Sequence[tuple[int, str, bool]]
+) -> list[Run]:
     """Return lead, content and tail of one turn.
 
     Pieces of a reply are encoded each on its own, so that both orders of thought and code have the same tokens; only
@@ -301,7 +330,7 @@ def _trimmed(content: Sequence[tuple[int, str, bool]], left: int, right: int) ->
     stop = sum(len(text) for _, text, _ in content) - right
     kept, at = [], 0
     for index, text, template in content:
-        piece = text[max(0, left - at):max(0, stop - at)]
+        piece = text[max(0, left - at) : max(0, stop - at)]
         at += len(text)
         if piece:
             kept.append((index, piece, template))
@@ -310,9 +339,10 @@ def _trimmed(content: Sequence[tuple[int, str, bool]], left: int, right: int) ->
 
 def _difference(expected: str, found: str) -> str:
     """Return where two texts part, for a message."""
-    same = next((i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b),
-                min(len(expected), len(found)))
-    return f"{found[same:same + 60]!r} where {expected[same:same + 60]!r} was due (after {expected[:same][-30:]!r})"
+    same = next(
+        (i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found))
+    )
+    return f"{found[same : same + 60]!r} where {expected[same : same + 60]!r} was due (after {expected[:same][-30:]!r})"
 
 
 # ---- the Jinja dialect of Hugging Face ---------------------------------------------------------------------
@@ -336,7 +366,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         raise jinja2.TemplateError(message)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols])
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
     # no strftime_now: today's date would make tokens depend on the day; templates carry a date of their own for this case
     environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options})

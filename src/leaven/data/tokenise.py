@@ -248,6 +248,9 @@ def _pieces(segments: list[Segment], encoded: Encoded, kept: slice, tokenizer: T
     for segment, begin, end in zip(segments, [0, *ends[:-1]], ends, strict=True):
         inner = sorted({begin, end, *(edge for edge in (kept.start, kept.stop) if begin < edge < end)})
         for a, b in zip(inner[:-1], inner[1:], strict=True):
-            whole = (a, b) == (begin, end) and segment.kind != "template"  # a chat template may spell markers in its own way
+            whole = (a, b) == (
+                begin,
+                end,
+            ) and segment.kind != "template"  # a chat template may spell markers in its own way
             text = segment.text if whole else tokenizer.decode(encoded.ids[a:b], special="keep")
             yield Piece(segment.kind, segment.part, text, segment.learn > 0, b - a, cut=not kept.start <= a < kept.stop)

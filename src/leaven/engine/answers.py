@@ -41,11 +41,24 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
             if run.orders[stage] not in without:
                 inputs[_input("order", run, stage)] = run.orders[stage]
     cells = [{"condition": r.condition, "level": r.level, "seed": r.seed} for r in runs]
-    spec = {"study": study.study, "question": study.question, "contrasts": [_contrast(c) for c in study.contrasts],
-            "runs": [{**cell, "benchmark": name, "input": _input("verdicts", r, name), "node": r.verdicts[name]}
-                     for r, cell in zip(runs, cells, strict=True) for name in study.measure],
-            "curves": [{**cell, "input": _input("curve", r, s), "node": r.models[s]} for r, cell in zip(runs, cells, strict=True) for s in r.models],
-            "orders": [{**cell, "input": _input("order", r, s)} for r, cell in zip(runs, cells, strict=True) for s in r.orders]}
+    spec = {
+        "study": study.study,
+        "question": study.question,
+        "contrasts": [_contrast(c) for c in study.contrasts],
+        "runs": [
+            {**cell, "benchmark": name, "input": _input("verdicts", r, name), "node": r.verdicts[name]}
+            for r, cell in zip(runs, cells, strict=True)
+            for name in study.measure
+        ],
+        "curves": [
+            {**cell, "input": _input("curve", r, s), "node": r.models[s]}
+            for r, cell in zip(runs, cells, strict=True)
+            for s in r.models
+        ],
+        "orders": [
+            {**cell, "input": _input("order", r, s)} for r, cell in zip(runs, cells, strict=True) for s in r.orders
+        ],
+    }
     analysis = add("analysis", "leaven.analysis.run:analyse", spec, inputs, ("analysis",))
     shown = _browsed(plan, without)
     report_inputs = {"analysis": analysis, **{f"items:{n}": plan.items[n] for _, n in usable}}
@@ -54,7 +67,13 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
         report_inputs[_input("verdicts", run, name)] = run.verdicts[name]
     for condition in plan.sources:
         report_inputs |= {f"source:{node}": node for node in plan.sources[condition].values() if node not in without}
-    add("report", "leaven.reporting.render:report", _report_spec(plan, usable, {(r.id, n) for r, n in shown}), report_inputs, ("report",))
+    add(
+        "report",
+        "leaven.reporting.render:report",
+        _report_spec(plan, usable, {(r.id, n) for r, n in shown}),
+        report_inputs,
+        ("report",),
+    )
 
 
 def _input(kind: str, run: RunRef, name: str) -> str:
@@ -87,27 +106,60 @@ def _report_spec(plan: Plan, usable: list[tuple[RunRef, str]], shown: set[tuple[
     loaded, study = plan.loaded, plan.loaded.study
     differs = differences(loaded.cells)
     first = next(iter(study.conditions))
-    conditions = {name: {"description": c.description,
-                         "differs": [d["path"] for d in differs if d["values"].get(name) != d["values"].get(first)]}
-                  for name, c in study.conditions.items()}
-    what = [[n.id, n.function, dict(n.spec), {k: v if isinstance(v, str) else v.sha256 for k, v in n.inputs.items()}] for n in plan.nodes
-            if n.id not in ("analysis", "report")]
+    conditions = {
+        name: {
+            "description": c.description,
+            "differs": [d["path"] for d in differs if d["values"].get(name) != d["values"].get(first)],
+        }
+        for name, c in study.conditions.items()
+    }
+    what = [
+        [n.id, n.function, dict(n.spec), {k: v if isinstance(v, str) else v.sha256 for k, v in n.inputs.items()}]
+        for n in plan.nodes
+        if n.id not in ("analysis", "report")
+    ]
     licences = {}
     for condition, sources in plan.sources.items():
         cell = next(c for c in loaded.cells if c.condition == condition)
         for name, node in sources.items():
             source = cell.data.sources[name]
-            origin = (Path(source.file).name if source.file else None) or (f"subset of {source.subset_of}" if source.subset_of else f"leaven world: {', '.join(source.world.families) if source.world else ''}")
+            origin = (Path(source.file).name if source.file else None) or (
+                f"subset of {source.subset_of}"
+                if source.subset_of
+                else f"leaven world: {', '.join(source.world.families) if source.world else ''}"
+            )
             licence = source.licence or ("Apache-2.0" if source.world else "not stated")
             licences[node] = {"source": name, "licence": licence, "origin": origin, "input": f"source:{node}"}
-    runs = [{"id": f"{r.id}/{name}", "condition": r.condition, "seed": r.seed, "level": r.level, "benchmark": name, "node": r.verdicts[name],
-             "verdicts_input": _input("verdicts", r, name) if (r.id, name) in shown else None,
-             "samples_input": _input("samples", r, name) if (r.id, name) in shown else None, "items_input": f"items:{name}"} for r, name in usable]
-    return {"study": study.study, "question": study.question, "version": leaven.__version__, "lock_digest": digest(what),
-            "conditions": conditions, "differences": differs, "licences": list(licences.values()), "seeds": list(study.seeds),
-            "model": plain(study.model), "train": plain(study.train), "tokenizer": plain(study.tokenizer),
-            "stages": {name: plain(stage) for name, stage in study.data.stages.items()},
-            "benchmarks": {n: _described(m) for n, m in study.measure.items()}, "runs": runs}
+    runs = [
+        {
+            "id": f"{r.id}/{name}",
+            "condition": r.condition,
+            "seed": r.seed,
+            "level": r.level,
+            "benchmark": name,
+            "node": r.verdicts[name],
+            "verdicts_input": _input("verdicts", r, name) if (r.id, name) in shown else None,
+            "samples_input": _input("samples", r, name) if (r.id, name) in shown else None,
+            "items_input": f"items:{name}",
+        }
+        for r, name in usable
+    ]
+    return {
+        "study": study.study,
+        "question": study.question,
+        "version": leaven.__version__,
+        "lock_digest": digest(what),
+        "conditions": conditions,
+        "differences": differs,
+        "licences": list(licences.values()),
+        "seeds": list(study.seeds),
+        "model": plain(study.model),
+        "train": plain(study.train),
+        "tokenizer": plain(study.tokenizer),
+        "stages": {name: plain(stage) for name, stage in study.data.stages.items()},
+        "benchmarks": {n: _described(m) for n, m in study.measure.items()},
+        "runs": runs,
+    }
 
 
 def _described(measure: Any) -> Mapping[str, Any]:

@@ -85,10 +85,14 @@ def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate:
     length = int(order.node.spec["max_tokens"])
     width, layers = int(model.get("width", 4096)), int(model.get("layers", 32))
     flops = tokens * (6.0 * matrices + 6.0 * layers * width * length)
-    batch_tokens = int(order.node.spec["batch"]) * min(length, max(1, tokens // max(1, steps * int(order.node.spec["batch"]))))
+    batch_tokens = int(order.node.spec["batch"]) * min(
+        length, max(1, tokens // max(1, steps * int(order.node.spec["batch"])))
+    )
     memory = parameters * 16 + batch_tokens * (layers * width * 34 + vocabulary * 8)
     hours = flops / rate / 3600
-    return TrainingCost(node.id, forecast.state, steps, tokens, learned, exact, parameters, flops, memory, parameters * 12, hours)
+    return TrainingCost(
+        node.id, forecast.state, steps, tokens, learned, exact, parameters, flops, memory, parameters * 12, hours
+    )
 
 
 def parameter_counts(model: Mapping[str, Any], vocabulary: int) -> tuple[int, int]:
@@ -108,11 +112,18 @@ def _amount(order: Forecast, by_id: Mapping[str, Forecast], store: Store) -> tup
     if order.state == "cached":
         table = read_table(store.path(order.key) / "order.parquet")
         last = table["step"].max()
-        return (int(last) + 1 if isinstance(last, int) else 0, int(table["n_tokens"].sum()), int(table["n_learned_tokens"].sum()), True)
+        return (
+            int(last) + 1 if isinstance(last, int) else 0,
+            int(table["n_tokens"].sum()),
+            int(table["n_learned_tokens"].sum()),
+            True,
+        )
     spec = order.node.spec
     per_step = int(spec["batch"]) * int(spec["max_tokens"])
     budget = dict(spec["budget"])
-    if "tokens_of" in budget:  # bounded by the condition it matches, at a shorter row: as many tokens, so at most as many steps
+    if (
+        "tokens_of" in budget
+    ):  # bounded by the condition it matches, at a shorter row: as many tokens, so at most as many steps
         _, tokens, learned, _ = _amount(by_id[str(order.node.inputs["tokens_of"])], by_id, store)
         return -(-tokens // int(spec["batch"])), tokens, learned, False
     if "steps" in budget:
@@ -150,7 +161,9 @@ def _folder_counts(node: Node) -> tuple[int, int]:
         weights = sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 4 if folder and folder.is_dir() else 0
         return weights, weights
     width, ffn = config["hidden_size"], config["intermediate_size"]
-    shared = config.get("num_key_value_heads", config.get("num_attention_heads", 1)) / config.get("num_attention_heads", 1)
+    shared = config.get("num_key_value_heads", config.get("num_attention_heads", 1)) / config.get(
+        "num_attention_heads", 1
+    )
     layer = (2 + 2 * shared) * width**2 + 3 * width * ffn + 2 * width
     matrices = int(config["num_hidden_layers"] * layer + width + config["vocab_size"] * width)
     return matrices + (0 if config.get("tie_word_embeddings") else config["vocab_size"] * width), matrices

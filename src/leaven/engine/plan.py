@@ -82,7 +82,13 @@ def answer_from(plan: Plan, without: Collection[str]) -> Plan:
     kept = [n for n in plan.nodes if n.id not in ("analysis", "report") and n.id not in without]
     rest = dataclasses.replace(plan, nodes=kept)
 
-    def add(identity: str, function: str, spec: Mapping[str, Any], inputs: Mapping[str, str | FileInput], links: tuple[str, ...] = ()) -> str:
+    def add(
+        identity: str,
+        function: str,
+        spec: Mapping[str, Any],
+        inputs: Mapping[str, str | FileInput],
+        links: tuple[str, ...] = (),
+    ) -> str:
         rest.nodes.append(Node(identity, function, dict(spec), dict(inputs), links))
         return identity
 
@@ -125,9 +131,14 @@ class _Builder:
         self.by_id: dict[str, Node] = {}
         self.digests: dict[str, FileInput] = {}
         self.folder = loaded.path.absolute().parent
-        self.plugins = {f"plugin:{Path(p).name}": self._file_input(self.folder / p, f"plugins.{i}") for i, p in enumerate(self.study.plugins)}
+        self.plugins = {
+            f"plugin:{Path(p).name}": self._file_input(self.folder / p, f"plugins.{i}")
+            for i, p in enumerate(self.study.plugins)
+        }
         if len(self.plugins) < len(self.study.plugins):
-            raise StudyError(f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one")
+            raise StudyError(
+                f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one"
+            )
         for item in self.plugins.values():
             load_plugin(Path(item.path))
 
@@ -146,10 +157,23 @@ class _Builder:
 
     # ---- nodes ---------------------------------------------------------------------------------------------------------------
 
-    def add(self, identity: str, function: str, spec: Mapping[str, Any], inputs: Mapping[str, str | FileInput],
-            links: tuple[str, ...] = ()) -> str:
+    def add(
+        self,
+        identity: str,
+        function: str,
+        spec: Mapping[str, Any],
+        inputs: Mapping[str, str | FileInput],
+        links: tuple[str, ...] = (),
+    ) -> str:
         """Add a node, or return the id of an equal one (its links are joined)."""
-        content = canonical({"f": function, "s": dict(spec), "i": {k: v if isinstance(v, str) else v.sha256 for k, v in inputs.items()}}, identity)
+        content = canonical(
+            {
+                "f": function,
+                "s": dict(spec),
+                "i": {k: v if isinstance(v, str) else v.sha256 for k, v in inputs.items()},
+            },
+            identity,
+        )
         known = self.by_content.get(content)
         if known is not None:
             joined = dataclasses.replace(known, links=tuple(dict.fromkeys((*known.links, *links))))
@@ -175,8 +199,10 @@ class _Builder:
                 self.digests[key] = FileInput(key, "absent")
             expected = (self.study.lock.get("files") or {}).get(path.name)
             if expected not in (None, self.digests[key].sha256):
-                raise DataError(f"{self.loaded.where(where)}: {path} is not the file this lock was written with (sha256 {expected[:12]}..., found "
-                                f"{self.digests[key].sha256[:12]}...); bring the original, or delete `lock:` to use this one")
+                raise DataError(
+                    f"{self.loaded.where(where)}: {path} is not the file this lock was written with (sha256 {expected[:12]}..., found "
+                    f"{self.digests[key].sha256[:12]}...); bring the original, or delete `lock:` to use this one"
+                )
         return self.digests[key]
 
     def _named_path(self, name: str, scheme: str, folder: str) -> Path:
@@ -188,7 +214,9 @@ class _Builder:
     # ---- sources, tokens, items ------------------------------------------------------------------------------------------------
 
     def _world(self, identity: str, world: World) -> str:
-        return self.add(identity, "leaven.data.sources.world.build:build_world", plain(world), self.plugins, (identity,))
+        return self.add(
+            identity, "leaven.data.sources.world.build:build_world", plain(world), self.plugins, (identity,)
+        )
 
     def _source(self, name: str, cell: Cell) -> str:
         """Return the node of a source as a condition sees it."""
@@ -203,10 +231,22 @@ class _Builder:
         else:
             assert source.file is not None
             path = self._named_path(source.file, "data", self.study.runtime.paths.data)
-            spec = {"name": name, "shape": source.shape, "fields": source.fields, "limit": source.limit, "licence": source.licence,
-                    "domain": source.domain, "on_bad_row": "count"}
-            node = self.add(identity, "leaven.data.sources.files:load_file", spec,
-                            {"file": self._file_input(path, f"data.sources.{name}.file"), **self.plugins}, (identity,))
+            spec = {
+                "name": name,
+                "shape": source.shape,
+                "fields": source.fields,
+                "limit": source.limit,
+                "licence": source.licence,
+                "domain": source.domain,
+                "on_bad_row": "count",
+            }
+            node = self.add(
+                identity,
+                "leaven.data.sources.files:load_file",
+                spec,
+                {"file": self._file_input(path, f"data.sources.{name}.file"), **self.plugins},
+                (identity,),
+            )
         self.plan.sources.setdefault(cell.condition, {})[name] = node
         return node
 
@@ -216,9 +256,13 @@ class _Builder:
         if measure.world is not None:
             inputs["examples"] = self._world(f"data/items-{name}", measure.world)
         elif measure.file is not None:
-            inputs["file"] = self._file_input(self._named_path(measure.file, "data", self.study.runtime.paths.data), f"measure.{name}.file")
+            inputs["file"] = self._file_input(
+                self._named_path(measure.file, "data", self.study.runtime.paths.data), f"measure.{name}.file"
+            )
         else:
-            raise StudyError(f"{self.loaded.where(f'measure.{name}')}: expected `world` or `file` as the origin of items, found neither")
+            raise StudyError(
+                f"{self.loaded.where(f'measure.{name}')}: expected `world` or `file` as the origin of items, found neither"
+            )
         spec = {"benchmark": measure.benchmark, "name": name, "options": measure.options, "limit": measure.limit}
         return self.add(f"items/{name}", "leaven.evals.run:load_items", spec, inputs, (f"items/{name}",))
 
@@ -233,17 +277,32 @@ class _Builder:
                     node = self._source(source, other)
                     wanted.setdefault(node, (node, set()))[1].add(format_of(stage, source))
         chosen = cell.tokenizer.sources
-        used = {n: f for n, (_, f) in wanted.items() if chosen is None or n.removeprefix("data/").split("~")[0] in chosen}
-        spec = {"kind": cell.tokenizer.kind, "vocab_size": cell.tokenizer.vocab_size,
-                "formats": {n: sorted(f) for n, f in sorted(used.items())}}
-        node = self.add("tokenizer", "leaven.data.tokenizer:train_tokenizer", spec, {**{n: n for n in used}, **self.plugins}, ("tokenizer",))
+        used = {
+            n: f for n, (_, f) in wanted.items() if chosen is None or n.removeprefix("data/").split("~")[0] in chosen
+        }
+        spec = {
+            "kind": cell.tokenizer.kind,
+            "vocab_size": cell.tokenizer.vocab_size,
+            "formats": {n: sorted(f) for n, f in sorted(used.items())},
+        }
+        node = self.add(
+            "tokenizer",
+            "leaven.data.tokenizer:train_tokenizer",
+            spec,
+            {**{n: n for n in used}, **self.plugins},
+            ("tokenizer",),
+        )
         self.plan.tokenizers[canonical(cell.level)] = node
         return node
 
     def _model_folder(self, cell: Cell) -> FileInput:
         if cell.model.folder is None:
-            raise StudyError(f"{self.loaded.where('model')}: kind hf needs `folder: model:NAME` or a path to a local Hugging Face folder")
-        return self._file_input(self._named_path(cell.model.folder, "model", self.study.runtime.paths.models), "model.folder")
+            raise StudyError(
+                f"{self.loaded.where('model')}: kind hf needs `folder: model:NAME` or a path to a local Hugging Face folder"
+            )
+        return self._file_input(
+            self._named_path(cell.model.folder, "model", self.study.runtime.paths.models), "model.folder"
+        )
 
     # ---- runs ------------------------------------------------------------------------------------------------------------------
 
@@ -255,7 +314,9 @@ class _Builder:
             names = {c.condition for c in left}
             ready = [c for c in left if not (_needs(c) & names)]
             if not ready:
-                raise StudyError(f"{self.loaded.where('conditions')}: `extends` and `tokens_of` form a circle among {', '.join(sorted(names))}")
+                raise StudyError(
+                    f"{self.loaded.where('conditions')}: `extends` and `tokens_of` form a circle among {', '.join(sorted(names))}"
+                )
             ordered += ready
             left = [c for c in left if c not in ready]
         return ordered
@@ -276,23 +337,44 @@ class _Builder:
             models[name] = previous
         assert previous is not None
         samples, verdicts = self._measure(cell, seed, base, previous)
-        self.plan.runs.append(RunRef(id=base, condition=cell.condition, level=level, seed=seed, models=models, orders=orders,
-                                     samples=samples, verdicts=verdicts))
+        self.plan.runs.append(
+            RunRef(
+                id=base,
+                condition=cell.condition,
+                level=level,
+                seed=seed,
+                models=models,
+                orders=orders,
+                samples=samples,
+                verdicts=verdicts,
+            )
+        )
 
     def _earlier(self, condition: str, cell: Cell, seed: int) -> RunRef:
         """Return the run of another condition at the same level and seed."""
         level = canonical(cell.level)
         return next(r for r in self.plan.runs if (r.condition, r.level, r.seed) == (condition, level, seed))
 
-    def _order(self, cell: Cell, name: str, seed: int, base: str, tokenizer: str | FileInput) -> tuple[str, dict[str, str]]:
+    def _order(
+        self, cell: Cell, name: str, seed: int, base: str, tokenizer: str | FileInput
+    ) -> tuple[str, dict[str, str]]:
         """Return the order table's node and the tokenised sources it draws from, by input name."""
         stage = cell.data.stages[name]
         tokens: dict[str, str] = {}
         for source in stage.mixture:
             form = format_of(stage, source)
-            inputs: dict[str, str | FileInput] = {"examples": self._source(source, cell), "tokenizer": tokenizer, **self.plugins}
-            tokens[f"{source}|{form}"] = self.add(f"tokens/{source}/{form}", "leaven.data.tokenise:tokenise", {"source": source, "format": form},
-                                                  inputs, (f"tokens/{source}/{form}",))
+            inputs: dict[str, str | FileInput] = {
+                "examples": self._source(source, cell),
+                "tokenizer": tokenizer,
+                **self.plugins,
+            }
+            tokens[f"{source}|{form}"] = self.add(
+                f"tokens/{source}/{form}",
+                "leaven.data.tokenise:tokenise",
+                {"source": source, "format": form},
+                inputs,
+                (f"tokens/{source}/{form}",),
+            )
         budget = {k: v for k, v in plain(stage.budget).items() if v is not None}
         inputs = {**tokens, **self.plugins}
         if stage.extends is not None:
@@ -300,15 +382,42 @@ class _Builder:
         if stage.budget.tokens_of is not None:
             inputs["tokens_of"] = self._earlier(stage.budget.tokens_of, cell, seed).orders[name]
             budget = {"tokens_of": True}
-        spec = {"stage": name, "seed": seed, "mixture": dict(stage.mixture), "unit": stage.unit, "schedule": plain(stage.schedule),
-                "formats": {s: format_of(stage, s) for s in stage.mixture}, "batch": stage.batch, "budget": budget, "max_tokens": stage.max_tokens,
-                "truncate": stage.truncate, "pack": stage.pack, "repeat": stage.repeat}
-        return self.add(f"{base}/order-{name}", "leaven.data.build:build_order", spec, inputs, (f"{base}/order-{name}",)), tokens
+        spec = {
+            "stage": name,
+            "seed": seed,
+            "mixture": dict(stage.mixture),
+            "unit": stage.unit,
+            "schedule": plain(stage.schedule),
+            "formats": {s: format_of(stage, s) for s in stage.mixture},
+            "batch": stage.batch,
+            "budget": budget,
+            "max_tokens": stage.max_tokens,
+            "truncate": stage.truncate,
+            "pack": stage.pack,
+            "repeat": stage.repeat,
+        }
+        return self.add(
+            f"{base}/order-{name}", "leaven.data.build:build_order", spec, inputs, (f"{base}/order-{name}",)
+        ), tokens
 
-    def _train(self, cell: Cell, name: str, seed: int, base: str, tokenizer: str | FileInput, order: str, tokens: Mapping[str, str],
-               previous: str | None, last: bool) -> str:
+    def _train(
+        self,
+        cell: Cell,
+        name: str,
+        seed: int,
+        base: str,
+        tokenizer: str | FileInput,
+        order: str,
+        tokens: Mapping[str, str],
+        previous: str | None,
+        last: bool,
+    ) -> str:
         """Return the node of one training stage."""
-        inputs: dict[str, str | FileInput] = {"order": order, "tokenizer": tokenizer, **{f"tokens:{k}": v for k, v in tokens.items()}}
+        inputs: dict[str, str | FileInput] = {
+            "order": order,
+            "tokenizer": tokenizer,
+            **{f"tokens:{k}": v for k, v in tokens.items()},
+        }
         if previous is not None:
             inputs["init"] = previous
         elif cell.model.kind == "hf":
@@ -316,8 +425,18 @@ class _Builder:
         extends = cell.data.stages[name].extends
         if extends is not None:
             inputs["continue"] = self._earlier(extends, cell, seed).models[name]
-        model = {k: v for k, v in plain(cell.model).items() if k != "folder"} if cell.model.kind == "tiny" else {"kind": "hf"}
-        spec = {"model": model, "train": plain(optimiser_of(cell.train, name)), "stage": name, "seed": seed, "reset_optimizer": True}
+        model = (
+            {k: v for k, v in plain(cell.model).items() if k != "folder"}
+            if cell.model.kind == "tiny"
+            else {"kind": "hf"}
+        )
+        spec = {
+            "model": model,
+            "train": plain(optimiser_of(cell.train, name)),
+            "stage": name,
+            "seed": seed,
+            "reset_optimizer": True,
+        }
         identity = f"{base}/model" if last else f"{base}/model-{name}"
         return self.add(identity, "leaven.lm.loop:train", spec, inputs, (identity,))
 
@@ -327,15 +446,31 @@ class _Builder:
         verdicts: dict[str, str] = {}
         for name, measure in self.study.measure.items():
             benchmark = open_benchmark(measure.benchmark, self.loaded.where(f"measure.{name}.benchmark"))
-            spec = {"benchmark": measure.benchmark, "format": self._asked_format(cell, name, measure), "n": measure.n,
-                    "metrics": list(metrics_of(benchmark, measure.metrics, self.loaded.where(f"measure.{name}.metrics"))),
-                    "temperature": measure.temperature, "top_p": measure.top_p, "max_new_tokens": measure.max_new_tokens,
-                    "options": measure.options}
+            spec = {
+                "benchmark": measure.benchmark,
+                "format": self._asked_format(cell, name, measure),
+                "n": measure.n,
+                "metrics": list(metrics_of(benchmark, measure.metrics, self.loaded.where(f"measure.{name}.metrics"))),
+                "temperature": measure.temperature,
+                "top_p": measure.top_p,
+                "max_new_tokens": measure.max_new_tokens,
+                "options": measure.options,
+            }
             inputs: dict[str, str | FileInput] = {"items": self.plan.items[name], **self.plugins}
-            samples[name] = self.add(f"{base}/samples-{name}", "leaven.evals.run:generate", {**spec, "seed": seed}, {**inputs, "model": model},
-                                     (f"{base}/samples-{name}",))
-            verdicts[name] = self.add(f"{base}/verdicts-{name}", "leaven.evals.run:judge", {**spec, "limits": measure.limits}, {**inputs, "samples": samples[name]},
-                                      (f"{base}/verdicts-{name}",))
+            samples[name] = self.add(
+                f"{base}/samples-{name}",
+                "leaven.evals.run:generate",
+                {**spec, "seed": seed},
+                {**inputs, "model": model},
+                (f"{base}/samples-{name}",),
+            )
+            verdicts[name] = self.add(
+                f"{base}/verdicts-{name}",
+                "leaven.evals.run:judge",
+                {**spec, "limits": measure.limits},
+                {**inputs, "samples": samples[name]},
+                (f"{base}/verdicts-{name}",),
+            )
         return samples, verdicts
 
     def _asked_format(self, cell: Cell, name: str, measure: Measure) -> str:
@@ -345,8 +480,10 @@ class _Builder:
         stage = list(cell.data.stages.values())[-1]
         formats = {format_of(stage, s) for s, weight in stage.mixture.items() if weight > 0}
         if len(formats) != 1:
-            raise StudyError(f"{self.loaded.where(f'measure.{name}')}: condition {cell.condition!r} is trained in several formats "
-                             f"({', '.join(sorted(formats))}); say which to ask in with `format:`")
+            raise StudyError(
+                f"{self.loaded.where(f'measure.{name}')}: condition {cell.condition!r} is trained in several formats "
+                f"({', '.join(sorted(formats))}); say which to ask in with `format:`"
+            )
         return formats.pop()
 
     # ---- names -----------------------------------------------------------------------------------------------------------------
@@ -357,7 +494,9 @@ class _Builder:
 
         def must(dotted: str, value: str, known: list[str], kind: str) -> None:
             if value not in known:
-                problems.append(f"{self.loaded.where(dotted)}: no {kind} is called {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}")
+                problems.append(
+                    f"{self.loaded.where(dotted)}: no {kind} is called {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}"
+                )
 
         worlds = {f"measure.{n}.world.families": m.world for n, m in self.study.measure.items() if m.world}
         for cell in self.loaded.cells:
@@ -365,7 +504,7 @@ class _Builder:
             for name, stage in cell.data.stages.items():
                 own = f"conditions.{cell.condition}.data.stages.{name}"
                 prefix = own if own in self.loaded.lines else f"data.stages.{name}"
-                for value in ([stage.format] if isinstance(stage.format, str) else stage.format.values()):
+                for value in [stage.format] if isinstance(stage.format, str) else stage.format.values():
                     at = f"{prefix}.format" if f"{prefix}.format" in self.loaded.lines else f"data.stages.{name}.format"
                     must(at, value, FORMATS.names(), "format")
                 must(f"{prefix}.schedule.kind", stage.schedule.kind, SCHEDULES.names(), "schedule")

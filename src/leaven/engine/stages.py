@@ -32,7 +32,9 @@ def subset(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: 
     pool = read_table(inputs["pool"] / "examples.parquet", EXAMPLES)
     wanted = read_table(inputs["like"] / "examples.parquet", EXAMPLES).height
     if pool.height < wanted:
-        raise DataError(f"size-matched subset: expected a pool of at least {wanted} rows, found {pool.height}; add rows to the pool")
+        raise DataError(
+            f"size-matched subset: expected a pool of at least {wanted} rows, found {pool.height}; add rows to the pool"
+        )
     rows = sorted(rng(spec["seed"], "subset").choice(pool.height, size=wanted, replace=False).tolist())
     write_table(out / "examples.parquet", pool[rows], EXAMPLES)
     (out / "report.json").write_text(json.dumps({"rows_pool": pool.height, "rows_kept": wanted}))

@@ -50,14 +50,22 @@ class Record:
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
         self._log(row)
 
-    def write(self, state: str, nodes: Callable[[], Mapping[str, Any]], eta_s: float | None, *,
-              now: bool = False) -> None:
+    def write(
+        self, state: str, nodes: Callable[[], Mapping[str, Any]], eta_s: float | None, *, now: bool = False
+    ) -> None:
         """Replace status.json, at most once per WRITE_SECONDS unless `now`."""
         if not now and time.time() - self._written < WRITE_SECONDS:
             return
         self._written = time.time()
-        status = {"state": state, "started": round(self._started, 3), "updated": round(self._written, 3),
-                  "pid": os.getpid(), "resume": self._resume, "eta_s": eta_s, "nodes": nodes()}
+        status = {
+            "state": state,
+            "started": round(self._started, 3),
+            "updated": round(self._written, 3),
+            "pid": os.getpid(),
+            "resume": self._resume,
+            "eta_s": eta_s,
+            "nodes": nodes(),
+        }
         with self._disk_may_be_full():
             write_json(self._dir / "status.json", redact_all(status, self._redact))
 
@@ -80,12 +88,15 @@ def read_status(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "status.json"
     if not path.is_file():
-        raise StudyError(f"expected a run folder with status.json at {run_dir}, found none; "
-                         "start it with: leaven run STUDY.yaml")
+        raise StudyError(
+            f"expected a run folder with status.json at {run_dir}, found none; start it with: leaven run STUDY.yaml"
+        )
     try:
         status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StudyError(f"{path}: expected the status of a run (JSON), found {error}; run the study again to write a new one") from error
+        raise StudyError(
+            f"{path}: expected the status of a run (JSON), found {error}; run the study again to write a new one"
+        ) from error
     if status["state"] == "running":
         with flock(run_dir / ".running", fcntl.LOCK_EX, wait=False) as nobody_runs:
             if nobody_runs:

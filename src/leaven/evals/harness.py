@@ -66,6 +66,7 @@ class Benchmark(Protocol):
 
 BENCHMARKS: Registry[Any] = Registry("benchmark")
 
+
 def open_benchmark(name: str, where: str = "") -> Benchmark:
     """Return the benchmark registered under `name`, importing the built-in ones first."""
     import leaven.evals.benchmarks  # noqa: F401  (registers the built-in benchmarks)
@@ -73,8 +74,10 @@ def open_benchmark(name: str, where: str = "") -> Benchmark:
     found = BENCHMARKS.get(name, where)()
     lacking = [m for m in ("items", "requests", "judge") if not callable(getattr(found, m, None))]
     if lacking or not getattr(found, "metrics", ()):
-        raise StudyError(f"{where or 'benchmark'}: benchmark {name!r} lacks {', '.join(lacking) or 'metrics'}; "
-                         "it needs the methods items, requests and judge and a tuple `metrics` (docs/extend.md)")
+        raise StudyError(
+            f"{where or 'benchmark'}: benchmark {name!r} lacks {', '.join(lacking) or 'metrics'}; "
+            "it needs the methods items, requests and judge and a tuple `metrics` (docs/extend.md)"
+        )
     return found
 
 
@@ -83,8 +86,10 @@ def check_options(benchmark: Benchmark, options: Mapping[str, Any], where: str =
     known = tuple(getattr(benchmark, "options", ()))
     for option in options:
         if option not in known:
-            raise StudyError(f"{where}.{option}: this benchmark has {'the options ' + ', '.join(known) if known else 'no options'}, found "
-                             f"{option!r}.{did_you_mean(option, known)}")
+            raise StudyError(
+                f"{where}.{option}: this benchmark has {'the options ' + ', '.join(known) if known else 'no options'}, found "
+                f"{option!r}.{did_you_mean(option, known)}"
+            )
 
 
 def metrics_of(benchmark: Benchmark, asked: Sequence[str] | None, where: str = "") -> tuple[str, ...]:
@@ -109,7 +114,9 @@ def limits_of(declared: Mapping[str, float], where: str = "") -> Limits:
     known = [f.name for f in dataclasses.fields(Limits)]
     for name, value in declared.items():
         if name not in known:
-            raise StudyError(f"{where}: expected a limit of {', '.join(known)}, found {name!r}.{did_you_mean(name, known)}")
+            raise StudyError(
+                f"{where}: expected a limit of {', '.join(known)}, found {name!r}.{did_you_mean(name, known)}"
+            )
         if value <= 0:
             raise StudyError(f"{where}.{name}: expected a positive number, found {value}")
     return Limits(**{n: float(v) if n.endswith("_s") else int(v) for n, v in declared.items()})  # type: ignore[arg-type]
@@ -122,8 +129,13 @@ def prompt_segments(example: Example, format_name: str) -> tuple[Segment, ...]:
 
 def generate_request(item: Item, setting: Setting) -> Generate:
     """Return the usual request: the item's prompt in the setting's format."""
-    return Generate(prompt=prompt_segments(item.example, setting.format), n=setting.n, temperature=setting.temperature,
-                    top_p=setting.top_p, max_new_tokens=setting.max_new_tokens)
+    return Generate(
+        prompt=prompt_segments(item.example, setting.format),
+        n=setting.n,
+        temperature=setting.temperature,
+        top_p=setting.top_p,
+        max_new_tokens=setting.max_new_tokens,
+    )
 
 
 def gold_request(item: Item, setting: Setting) -> Score:
@@ -137,8 +149,10 @@ def gold_request(item: Item, setting: Setting) -> Score:
     segments = FORMATS.get(setting.format)(item.example)
     gold = [i for i, s in enumerate(segments) if s.learn > 0 and s.kind != "template"]
     if not gold:
-        raise StudyError(f"bits_per_byte: item {item.id} of {item.benchmark} has no gold text in format {setting.format!r}")
-    return Score(prompt=tuple(segments[: gold[0]]), target=tuple(segments[gold[0]: gold[-1] + 1]), label="gold")
+        raise StudyError(
+            f"bits_per_byte: item {item.id} of {item.benchmark} has no gold text in format {setting.format!r}"
+        )
+    return Score(prompt=tuple(segments[: gold[0]]), target=tuple(segments[gold[0] : gold[-1] + 1]), label="gold")
 
 
 def gold_bytes(request: Score) -> int:
@@ -164,8 +178,13 @@ def answer(backend: Backend, asked: Sequence[tuple[str, int, Request]], seed: in
     return [s for item, number, _ in asked for s in found[item, number]]
 
 
-def judge_all(benchmark: Benchmark, items: Sequence[Item], samples: Mapping[str, Sequence[Sample]], setting: Setting,
-              ctx: StepContext) -> Iterator[Verdict]:
+def judge_all(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    samples: Mapping[str, Sequence[Sample]],
+    setting: Setting,
+    ctx: StepContext,
+) -> Iterator[Verdict]:
     """Yield every verdict in item order; programs are executed in bulk in the sandbox.
 
     Args:
@@ -179,16 +198,32 @@ def judge_all(benchmark: Benchmark, items: Sequence[Item], samples: Mapping[str,
     for item in items:
         pending += _judged(benchmark, item, samples.get(item.id, ()), setting)
     jobs = [p.job for p in pending if isinstance(p, Execution)]
-    results = execute(jobs, workers=ctx.runtime.threads, tier=ctx.runtime.sandbox_tier, stop=ctx.stop,
-                      progress=lambda done, total: ctx.progress(done, total, "programs")) if jobs else iter(())
+    results = (
+        execute(
+            jobs,
+            workers=ctx.runtime.threads,
+            tier=ctx.runtime.sandbox_tier,
+            stop=ctx.stop,
+            progress=lambda done, total: ctx.progress(done, total, "programs"),
+        )
+        if jobs
+        else iter(())
+    )
     for one in pending:
         if isinstance(one, Verdict):
             yield one
             continue
         result = next(results)
         score = None if result.status in ("harness_error", "not_measured") else float(result.status == "pass")
-        yield dataclasses.replace(one.verdict, status=result.status, score=score, detail=result.detail, tier=result.tier,
-                                  cpu_s=result.cpu_s, wall_s=result.wall_s)
+        yield dataclasses.replace(
+            one.verdict,
+            status=result.status,
+            score=score,
+            detail=result.detail,
+            tier=result.tier,
+            cpu_s=result.cpu_s,
+            wall_s=result.wall_s,
+        )
 
 
 def _judged(benchmark: Benchmark, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:
@@ -199,11 +234,20 @@ def _judged(benchmark: Benchmark, item: Item, outputs: Sequence[Sample], setting
         request = gold_request(item, setting)
         scored, own = own[-1], own[:-1]
         if scored.logprob_nats is None:
-            raise StudyError(f"bits_per_byte: item {item.id} of {item.benchmark} has no gold score in its samples; "
-                             "generate it again with this metric")
+            raise StudyError(
+                f"bits_per_byte: item {item.id} of {item.benchmark} has no gold score in its samples; "
+                "generate it again with this metric"
+            )
         bits = -scored.logprob_nats / math.log(2)
-        verdicts.append(Verdict(benchmark=item.benchmark, item=item.id, metric="bits_per_byte", score=bits / max(1, gold_bytes(request)),
-                                detail=f"{bits:.3f} bits over {gold_bytes(request)} bytes"))
+        verdicts.append(
+            Verdict(
+                benchmark=item.benchmark,
+                item=item.id,
+                metric="bits_per_byte",
+                score=bits / max(1, gold_bytes(request)),
+                detail=f"{bits:.3f} bits over {gold_bytes(request)} bytes",
+            )
+        )
     if set(setting.metrics) - {"bits_per_byte"}:
         verdicts += _own_verdicts(benchmark, item, own, setting)
     return verdicts
@@ -214,8 +258,12 @@ def _own_verdicts(benchmark: Benchmark, item: Item, own: list[Sample], setting: 
     found = benchmark.judge(item, own, setting)
     name = type(benchmark).__name__
     if not isinstance(found, list) or not all(isinstance(v, Verdict | Execution) for v in found):
-        raise StudyError(f"benchmark {item.benchmark}: {name}.judge must return a list of Verdict or Execution, found {type(found).__name__}")
+        raise StudyError(
+            f"benchmark {item.benchmark}: {name}.judge must return a list of Verdict or Execution, found {type(found).__name__}"
+        )
     for metric in {(v if isinstance(v, Verdict) else v.verdict).metric for v in found} - set(benchmark.metrics):
-        raise StudyError(f"benchmark {item.benchmark}: {name}.judge gave the metric {metric!r}, `metrics` names "
-                         f"{', '.join(benchmark.metrics)}.{did_you_mean(metric, tuple(benchmark.metrics))}")
+        raise StudyError(
+            f"benchmark {item.benchmark}: {name}.judge gave the metric {metric!r}, `metrics` names "
+            f"{', '.join(benchmark.metrics)}.{did_you_mean(metric, tuple(benchmark.metrics))}"
+        )
     return found

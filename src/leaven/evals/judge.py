@@ -15,7 +15,9 @@ from leaven.core.types import Item, Sample, Verdict
 from leaven.evals.harness import Execution, Setting
 
 
-def judge_program(item: Item, sample: Sample, setting: Setting, *, prefix: str = "", metric: str = "accuracy") -> Verdict | Execution:
+def judge_program(
+    item: Item, sample: Sample, setting: Setting, *, prefix: str = "", metric: str = "accuracy"
+) -> Verdict | Execution:
     """Extract code and ask for its execution against the item's tests.
 
     Args:
@@ -27,19 +29,41 @@ def judge_program(item: Item, sample: Sample, setting: Setting, *, prefix: str =
     """
     example = item.example
     found = extract_code(sample.text, entry_point=example.entry_point)
-    verdict = Verdict(benchmark=item.benchmark, item=item.id, index=sample.index, metric=metric, extracted=found.code,
-                      strategy=found.strategy, raw=sample.text)
+    verdict = Verdict(
+        benchmark=item.benchmark,
+        item=item.id,
+        index=sample.index,
+        metric=metric,
+        extracted=found.code,
+        strategy=found.strategy,
+        raw=sample.text,
+    )
     if not found.ok:
         return _without_answer(verdict, "no code was found in the text")
-    job = Job(id=f"{item.id}#{sample.index}", program=prefix + found.code, tests=example.tests, entry_point=example.entry_point, limits=setting.limits)
+    job = Job(
+        id=f"{item.id}#{sample.index}",
+        program=prefix + found.code,
+        tests=example.tests,
+        entry_point=example.entry_point,
+        limits=setting.limits,
+    )
     return Execution(job=job, verdict=verdict)
 
 
-def judge_answer(item: Item, sample: Sample, *, kind: str, gold: str, choices: Sequence[str] = (), metric: str = "accuracy") -> Verdict:
+def judge_answer(
+    item: Item, sample: Sample, *, kind: str, gold: str, choices: Sequence[str] = (), metric: str = "accuracy"
+) -> Verdict:
     """Extract a final answer and compare it with the gold after the same normalisation."""
     found = extract_answer(sample.text, kind=kind, choices=tuple(choices))
-    verdict = Verdict(benchmark=item.benchmark, item=item.id, index=sample.index, metric=metric, extracted=found.code,
-                      strategy=found.strategy, raw=sample.text)
+    verdict = Verdict(
+        benchmark=item.benchmark,
+        item=item.id,
+        index=sample.index,
+        metric=metric,
+        extracted=found.code,
+        strategy=found.strategy,
+        raw=sample.text,
+    )
     if not found.ok:
         return _without_answer(verdict, f"no {kind} was found in the text")
     wanted = extract_answer(gold, kind=kind, choices=tuple(choices))
@@ -51,7 +75,9 @@ def judge_labels(item: Item, scores: Sequence[float], labels: Sequence[str], gol
     """Choose the label with the highest score (nats, normalised by the benchmark) and compare it with the gold."""
     best = max(range(len(labels)), key=scores.__getitem__)
     detail = ", ".join(f"{label} {score:.3f}" for label, score in zip(labels, scores, strict=True))
-    verdict = Verdict(benchmark=item.benchmark, item=item.id, extracted=labels[best], strategy="likeliest label", detail=detail)
+    verdict = Verdict(
+        benchmark=item.benchmark, item=item.id, extracted=labels[best], strategy="likeliest label", detail=detail
+    )
     return _scored(verdict, labels[best] == gold, detail)
 
 

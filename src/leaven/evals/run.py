@@ -32,13 +32,30 @@ from leaven.core.tables import (
 from leaven.core.types import Item, Sample, Verdict
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
-from leaven.evals.harness import Benchmark, Setting, answer, judge_all, limits_of, metrics_of, open_benchmark, requests_of
+from leaven.evals.harness import (
+    Benchmark,
+    Setting,
+    answer,
+    judge_all,
+    limits_of,
+    metrics_of,
+    open_benchmark,
+    requests_of,
+)
 
 
 def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
     """Return the Setting of a step's spec."""
-    return Setting(format=spec["format"], metrics=metrics, n=spec["n"], temperature=spec["temperature"], top_p=spec["top_p"],
-                   max_new_tokens=spec["max_new_tokens"], limits=limits_of(spec.get("limits") or {}), options=spec["options"])
+    return Setting(
+        format=spec["format"],
+        metrics=metrics,
+        n=spec["n"],
+        temperature=spec["temperature"],
+        top_p=spec["top_p"],
+        max_new_tokens=spec["max_new_tokens"],
+        limits=limits_of(spec.get("limits") or {}),
+        options=spec["options"],
+    )
 
 
 @step(version=1)
@@ -61,11 +78,17 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
         rows = read_table(inputs["examples"] / "examples.parquet", EXAMPLES).iter_rows(named=True)
     else:
         rows = _whole_rows(inputs["file"])
-    items = [dataclasses.replace(item, benchmark=spec["name"]) for item in itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"])]
+    items = [
+        dataclasses.replace(item, benchmark=spec["name"])
+        for item in itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"])
+    ]
     _checked(items, spec["benchmark"])
     write_items(out / "items.parquet", items)
-    (out / "report.json").write_text(json.dumps({"n_items": len(items), "n_seen": sum(i.seen for i in items),
-                                                 "n_clusters": len({i.cluster for i in items})}))
+    (out / "report.json").write_text(
+        json.dumps(
+            {"n_items": len(items), "n_seen": sum(i.seen for i in items), "n_clusters": len({i.cluster for i in items})}
+        )
+    )
 
 
 @step(version=1)
@@ -94,8 +117,11 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
         part = saved / f"block-{start:07d}.parquet"
         if not part.exists():
             ctx.check_stop()
-            asked = [(item.id, number, request) for item in items[start: start + block]
-                     for number, request in enumerate(requests_of(benchmark, item, setting))]
+            asked = [
+                (item.id, number, request)
+                for item in items[start : start + block]
+                for number, request in enumerate(requests_of(benchmark, item, setting))
+            ]
             write_samples(part, answer(backend, asked, spec["seed"]))
         samples += read_samples(part)
         ctx.progress(min(start + block, len(items)), len(items), "items")
@@ -129,7 +155,13 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
 
 def items_of(benchmark: Benchmark, name: str, path: Path, limit: int | None = None) -> list[Item]:
     """Return the first `limit` items of a benchmark file; raise DataError for broken rows, repeated ids or an empty file."""
-    return _checked([dataclasses.replace(i, benchmark=name) for i in itertools.islice(benchmark.items(_whole_rows(path), {}), limit)], name)
+    return _checked(
+        [
+            dataclasses.replace(i, benchmark=name)
+            for i in itertools.islice(benchmark.items(_whole_rows(path), {}), limit)
+        ],
+        name,
+    )
 
 
 def _checked(items: list[Item], name: str) -> list[Item]:
@@ -139,7 +171,9 @@ def _checked(items: list[Item], name: str) -> list[Item]:
     counts = Counter(item.id for item in items)
     repeated = [i for i, n in counts.items() if n > 1]
     if repeated:
-        raise DataError(f"benchmark {name}: expected different item ids, found {len(repeated)} repeated, first {repeated[0]!r}")
+        raise DataError(
+            f"benchmark {name}: expected different item ids, found {len(repeated)} repeated, first {repeated[0]!r}"
+        )
     return items
 
 
@@ -147,7 +181,9 @@ def _whole_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a benchmark file; unlike training data, one broken row stops everything (scores would not be comparable)."""
     for row in read_rows(path):
         if row.problem or not isinstance(row.value, dict):
-            raise DataError(f"{row.where}: expected a benchmark row (a mapping), {row.problem or 'found ' + row.start}; repair the file")
+            raise DataError(
+                f"{row.where}: expected a benchmark row (a mapping), {row.problem or 'found ' + row.start}; repair the file"
+            )
         yield row.value
 
 
@@ -167,4 +203,8 @@ def _cpu_seconds() -> float:
 
 def _write_timings(out: Path, name: str, began: float, cpu: float) -> None:
     """Write how long a step took."""
-    write_table(out / "timings.parquet", [{"name": name, "wall_s": time.time() - began, "cpu_s": _cpu_seconds() - cpu, "detail": ""}], TIMINGS)
+    write_table(
+        out / "timings.parquet",
+        [{"name": name, "wall_s": time.time() - began, "cpu_s": _cpu_seconds() - cpu, "detail": ""}],
+        TIMINGS,
+    )

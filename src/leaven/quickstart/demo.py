@@ -32,8 +32,10 @@ def main() -> int:
         code = process.wait()
     peak.stop()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(f"cost: {time.monotonic() - began:.0f} s wall, {used.ru_utime + used.ru_stime:.0f} CPU-seconds, "
-          f"{peak.bytes / 2**30:.2f} GiB peak memory of the process tree")
+    print(
+        f"cost: {time.monotonic() - began:.0f} s wall, {used.ru_utime + used.ru_stime:.0f} CPU-seconds, "
+        f"{peak.bytes / 2**30:.2f} GiB peak memory of the process tree"
+    )
     return code
 
 
@@ -67,7 +69,9 @@ def _tree(root: int) -> list[int]:
                 except (OSError, IndexError, ValueError):
                     continue  # it ended between listing and reading
     else:
-        for line in subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False).stdout.splitlines():
+        for line in subprocess.run(
+            ["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=False
+        ).stdout.splitlines():
             pid, parent = line.split()
             parents[int(pid)] = int(parent)
     found, frontier = [root], [root]
@@ -84,8 +88,13 @@ def _memory(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     except OSError:
-        found = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout.strip() \
-            if not Path("/proc/self/stat").exists() else ""
+        found = (
+            subprocess.run(
+                ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            if not Path("/proc/self/stat").exists()
+            else ""
+        )
         return int(found) * 1024 if found else 0
     return 0
 

@@ -35,7 +35,9 @@ class Folio:
             text = " ".join(premises) if isinstance(premises, list) else str(premises)
             label = {"unknown": "Uncertain"}.get(str(row.get("label", "")).lower(), str(row.get("label", "")))
             if label not in LABELS:
-                raise DataError(f"benchmark folio, row {index + 1}: expected a label of {', '.join(LABELS)}, found {row.get('label')!r}")
+                raise DataError(
+                    f"benchmark folio, row {index + 1}: expected a label of {', '.join(LABELS)}, found {row.get('label')!r}"
+                )
             question = f"{text}\n{QUESTION} {required(row, 'conclusion', index, 'folio')}"
             cluster = str(row.get("story_id", "")) or text[:200]
             yield problem_item("folio", f"folio/{index}", question, answer=label, domain="logic", cluster=cluster)
@@ -50,7 +52,7 @@ class Folio:
 
     def judge(self, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:
         """Choose the likeliest label."""
-        own, prior = outputs[: len(LABELS)], outputs[len(LABELS):]
+        own, prior = outputs[: len(LABELS)], outputs[len(LABELS) :]
         how = _normalise(setting)
         scores = [(s.logprob_nats or 0.0) / (max(1, s.n_tokens) if how == "tokens" else 1) for s in own]
         if how == "prior":
@@ -62,7 +64,9 @@ def _normalise(setting: Setting) -> str:
     """Return how label scores are normalised; raise StudyError for an unknown way."""
     how = str(setting.options.get("normalise", "prior"))
     if how not in ("prior", "tokens", "none"):
-        raise StudyError(f"folio, option normalise: expected prior, tokens or none, found {how!r}.{did_you_mean(how, ('prior', 'tokens', 'none'))}")
+        raise StudyError(
+            f"folio, option normalise: expected prior, tokens or none, found {how!r}.{did_you_mean(how, ('prior', 'tokens', 'none'))}"
+        )
     return how
 
 

@@ -25,7 +25,9 @@ class Gsm8k:
         """Yield one item per row."""
         for index, row in enumerate(rows):
             gold = re.sub(r"<<[^>]*>>", "", str(required(row, "answer", index, "gsm8k")))
-            yield problem_item("gsm8k", f"gsm8k/{index}", str(required(row, "question", index, "gsm8k")), answer=gold, domain="math")
+            yield problem_item(
+                "gsm8k", f"gsm8k/{index}", str(required(row, "question", index, "gsm8k")), answer=gold, domain="math"
+            )
 
     def requests(self, item: Item, setting: Setting) -> list[Request]:
         """Ask for one completion."""

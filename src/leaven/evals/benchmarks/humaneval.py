@@ -27,8 +27,16 @@ class HumanEval:
             entry = str(required(row, "entry_point", index, "humaneval"))
             gold = str(required(row, "canonical_solution", index, "humaneval"))
             test = f"{required(row, 'test', index, 'humaneval')}\ncheck({entry})\n"
-            yield problem_item("humaneval", str(required(row, "task_id", index, "humaneval")), str(required(row, "prompt", index, "humaneval")),
-                               answer=gold, code=gold, tests=(test,), entry_point=entry, domain="code")
+            yield problem_item(
+                "humaneval",
+                str(required(row, "task_id", index, "humaneval")),
+                str(required(row, "prompt", index, "humaneval")),
+                answer=gold,
+                code=gold,
+                tests=(test,),
+                entry_point=entry,
+                domain="code",
+            )
 
     def requests(self, item: Item, setting: Setting) -> list[Request]:
         """Ask for one completion."""

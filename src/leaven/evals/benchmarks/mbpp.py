@@ -30,10 +30,21 @@ class Mbpp:
             name = re.search(r"assert\s+(?:\w+\()*([A-Za-z_]\w*)\(", tests[0]) if tests else None
             code = str(required(row, "code", index, "mbpp"))
             defined = re.findall(r"^def\s+(\w+)", code, flags=re.M)
-            entry = next((d for d in defined if any(re.search(rf"\b{d}\b", t) for t in tests)), name.group(1) if name else "")
+            entry = next(
+                (d for d in defined if any(re.search(rf"\b{d}\b", t) for t in tests)), name.group(1) if name else ""
+            )
             question = f"{required(row, 'text', index, 'mbpp', 'prompt')}\nYour code should pass the test:\n{tests[0] if tests else ''}"
-            yield problem_item("mbpp", f"mbpp/{required(row, 'task_id', index, 'mbpp')}", question, code=code, answer=code, tests=tests,
-                               entry_point=entry, domain="code", meta={"setup": setup} if setup else None)
+            yield problem_item(
+                "mbpp",
+                f"mbpp/{required(row, 'task_id', index, 'mbpp')}",
+                question,
+                code=code,
+                answer=code,
+                tests=tests,
+                entry_point=entry,
+                domain="code",
+                meta={"setup": setup} if setup else None,
+            )
 
     def requests(self, item: Item, setting: Setting) -> list[Request]:
         """Ask for one completion."""

@@ -23,10 +23,17 @@ def item_from_problem(row: Mapping[str, Any], index: int, benchmark: str, needs:
     example = example_from_row({**values, "id": str(values["id"])})
     for field in ("question", needs):
         if not getattr(example, field):
-            raise DataError(f"benchmark {benchmark}, row {index + 1}: expected a value for {field!r}, found columns "
-                            f"{sorted(row)}.{did_you_mean(field, sorted(row))}")
-    return Item(id=example.id, benchmark=benchmark, example=example, cluster=example.group or example.id,
-                seen=bool(example.meta.get("enumerated")))
+            raise DataError(
+                f"benchmark {benchmark}, row {index + 1}: expected a value for {field!r}, found columns "
+                f"{sorted(row)}.{did_you_mean(field, sorted(row))}"
+            )
+    return Item(
+        id=example.id,
+        benchmark=benchmark,
+        example=example,
+        cluster=example.group or example.id,
+        seen=bool(example.meta.get("enumerated")),
+    )
 
 
 def required(row: Mapping[str, Any], field: str, index: int, benchmark: str, *others: str) -> Any:
@@ -34,13 +41,37 @@ def required(row: Mapping[str, Any], field: str, index: int, benchmark: str, *ot
     for name in (field, *others):
         if row.get(name) is not None:
             return row[name]
-    raise DataError(f"benchmark {benchmark}, row {index + 1}: expected a column {' or '.join((field, *others))}, found "
-                    f"{sorted(row)}.{did_you_mean(field, sorted(row))}")
+    raise DataError(
+        f"benchmark {benchmark}, row {index + 1}: expected a column {' or '.join((field, *others))}, found "
+        f"{sorted(row)}.{did_you_mean(field, sorted(row))}"
+    )
 
 
-def problem_item(benchmark: str, identity: str, question: str, *, code: str = "", answer: str = "", tests: tuple[str, ...] = (),
-                 entry_point: str = "", licence: str = "", domain: str = "", cluster: str = "", meta: Mapping[str, Any] | None = None) -> Item:
+def problem_item(
+    benchmark: str,
+    identity: str,
+    question: str,
+    *,
+    code: str = "",
+    answer: str = "",
+    tests: tuple[str, ...] = (),
+    entry_point: str = "",
+    licence: str = "",
+    domain: str = "",
+    cluster: str = "",
+    meta: Mapping[str, Any] | None = None,
+) -> Item:
     """Return an item whose gold is code or an answer."""
-    example = Example(id=identity, source=benchmark, question=question, code=code, answer=answer, tests=tests, entry_point=entry_point,
-                      licence=licence, domain=domain, meta=dict(meta or {}))
+    example = Example(
+        id=identity,
+        source=benchmark,
+        question=question,
+        code=code,
+        answer=answer,
+        tests=tests,
+        entry_point=entry_point,
+        licence=licence,
+        domain=domain,
+        meta=dict(meta or {}),
+    )
     return Item(id=identity, benchmark=benchmark, example=example, cluster=cluster or identity)
