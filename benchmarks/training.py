@@ -34,7 +34,7 @@ import numpy as np
 
 WARM = 3
 STAGE = "bench"
-OPTIMISER = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
+OPTIMISER = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
 TOLERANCE = {"fp32": 5e-3, "bf16": 5e-2}
 
 
