@@ -232,7 +232,8 @@ def _declared(taken: _Taken) -> dict[str, Any]:
 def _warnings(taken: _Taken, effect: Effect, answer: Answer) -> tuple[str, ...]:
     """Return what a reader must know before believing the contrast."""
     out = list(effect.notes)
-    if answer.underpowered:
+    found_beyond = answer.decision in ("favours", "opposes") and abs(effect.estimate) >= answer.mde
+    if answer.underpowered and not found_beyond:  # an effect larger than what the study can find was not found by luck
         seen = f"underpowered: 80 % power only for differences of {difference(answer.mde, effect.binary)} or more"
         if answer.decision in ("favours", "opposes"):
             out.append(f"{seen}; a significant one is likely overstated")

@@ -38,7 +38,7 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=3)
+@step(version=4)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write results, curves, realised and scores (Parquet), findings.json and answer.json into `out`.
 
