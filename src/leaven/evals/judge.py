@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from leaven.core.extract import extract_answer, extract_code
+from leaven.core.extract import Extraction, extract_answer, extract_code
 from leaven.core.sandbox import Job
 from leaven.core.types import Item, Sample, Verdict
 from leaven.evals.harness import Execution, Setting
@@ -29,15 +29,7 @@ def judge_program(
     """
     example = item.example
     found = extract_code(sample.text, entry_point=example.entry_point)
-    verdict = Verdict(
-        benchmark=item.benchmark,
-        item=item.id,
-        index=sample.index,
-        metric=metric,
-        extracted=found.code,
-        strategy=found.strategy,
-        raw=sample.text,
-    )
+    verdict = _extracted(item, sample, found, metric)
     if not found.ok:
         return _without_answer(verdict, "no code was found in the text")
     job = Job(
@@ -55,19 +47,11 @@ def judge_answer(
 ) -> Verdict:
     """Extract a final answer and compare it with the gold after the same normalisation."""
     found = extract_answer(sample.text, kind=kind, choices=tuple(choices))
-    verdict = Verdict(
-        benchmark=item.benchmark,
-        item=item.id,
-        index=sample.index,
-        metric=metric,
-        extracted=found.code,
-        strategy=found.strategy,
-        raw=sample.text,
-    )
+    verdict = _extracted(item, sample, found, metric)
     if not found.ok:
         return _without_answer(verdict, f"no {kind} was found in the text")
     wanted = extract_answer(gold, kind=kind, choices=tuple(choices))
-    right = found.code == (wanted.code if wanted.ok else gold.strip())
+    right = found.value == (wanted.value if wanted.ok else gold.strip())
     return _scored(verdict, right, "" if right else f"expected {gold!r}")
 
 
@@ -79,6 +63,19 @@ def judge_labels(item: Item, scores: Sequence[float], labels: Sequence[str], gol
         benchmark=item.benchmark, item=item.id, extracted=labels[best], strategy="likeliest label", detail=detail
     )
     return _scored(verdict, labels[best] == gold, detail)
+
+
+def _extracted(item: Item, sample: Sample, found: Extraction, metric: str) -> Verdict:
+    """Return a verdict that says what was found in the text and how; status and score are still to come."""
+    return Verdict(
+        benchmark=item.benchmark,
+        item=item.id,
+        index=sample.index,
+        metric=metric,
+        extracted=found.value,
+        strategy=found.strategy,
+        raw=sample.text,
+    )
 
 
 def _without_answer(verdict: Verdict, detail: str) -> Verdict:
