@@ -88,6 +88,12 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
         ("leaven: 1", "leaven: 2", "expected one of 1"),
         ("question: q?\n", "", "required key 'question' is missing"),
         ("seeds: [0, 1]", "seeds: [0, 1]\nvary: {train.lrr: [1]}", "Did you mean 'train.lr'?"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nvary: {data.stages.sft.bath: [1]}", "Did you mean 'data.stages.sft.batch'?"),
+        ("max_tokens: 64", "perturb: [{nme: noise}]", "unknown key 'nme'. Did you mean 'name'?"),
+        ("max_tokens: 64", "perturb: [{name: noise, rate: 2}]", "above 0 and at most 1, found 2"),
+        ("max_tokens: 64", "perturb: noise", "expected a list"),
+        ("benchmark: program", "benchmark: program, at: all", "`train.checkpoints: N`"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nprobe: {p: {kind: loss}}", "found neither"),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -124,6 +130,20 @@ def test_vary_crosses_levels_with_conditions(tmp_path: Path) -> None:
         ("b", 2e-3, 32),
     ]
     assert loaded.cells[0].label == "lr=0.001,width=32"
+
+
+def test_batch_and_budget_of_a_stage_can_be_swept(tmp_path: Path) -> None:
+    text = STUDY + "vary: {data.stages.sft.batch: [8, 16], data.stages.sft.budget.epochs: [1, 2]}\n"
+    cells = load_study(written(tmp_path, text)).cells
+    stages = [c.data.stages["sft"] for c in cells if c.condition == "b"]
+    assert [(s.batch, s.budget.epochs, s.budget.steps) for s in stages] == [(8, 1, None), (8, 2, None), (16, 1, None), (16, 2, None)]
+    assert cells[0].label == "batch=8,epochs=1"
+
+
+def test_perturbations_are_names_or_mappings(tmp_path: Path) -> None:
+    text = STUDY.replace("max_tokens: 64", "perturb: [remove_comments, {name: noise, rate: 0.2}]")
+    first, second = load_study(written(tmp_path, text)).cells[1].data.stages["sft"].perturb
+    assert first == "remove_comments" and (second.name, second.rate) == ("noise", 0.2)
 
 
 def test_stage_settings_override_the_section(tmp_path: Path) -> None:

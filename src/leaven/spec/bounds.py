@@ -27,6 +27,7 @@ def at_least(low: float) -> Bound:
 
 POSITIVE: Bound = (lambda v: v > 0, "a number above 0")
 SOME: Bound = (lambda v: len(v) > 0, "at least one value (or leave the line out)")
+RATE: Bound = (lambda v: 0 < v <= 1, "above 0 and at most 1")
 WORLD: dict[str, Bound] = {"n": at_least(1), "families": SOME, "difficulties": SOME, "difficulties.*": at_least(1)}
 OPTIMISER: dict[str, Bound] = {
     "lr": POSITIVE,
@@ -52,6 +53,7 @@ DATA: dict[str, Bound] = {
     **{f"sources.*.world.{k}": v for k, v in WORLD.items()},
     "sources.*.limit": at_least(1),
     "stages.*.batch": at_least(1),
+    "stages.*.perturb.*.rate": RATE,
     "stages.*.max_tokens": at_least(2),
     "stages.*.mixture.*": (lambda v: v >= 0, "a weight of at least 0"),
     "stages.*.budget.epochs": (lambda v: 0 < v <= 1e6, "above 0 and at most 1000000"),
@@ -63,6 +65,9 @@ STUDY: dict[str, Bound] = {
     "conditions": SOME,
     "contrasts.*.margin": POSITIVE,
     **{f"measure.*.world.{k}": v for k, v in WORLD.items()},
+    **{f"probe.*.world.{k}": v for k, v in WORLD.items()},
+    "probe.*.limit": at_least(1),
+    "measure.*.perturb.*.rate": RATE,
     "measure.*.limit": at_least(1),
     "measure.*.n": at_least(1),
     "measure.*.temperature": at_least(0),

@@ -42,8 +42,15 @@ def check_study(study: Study, cells: list[Cell], problems: Problems) -> None:
     check_names({"study": study.study}, problems)
     check_names({f"conditions.{n}": n for n in study.conditions}, problems, own=OWN_NAMES)
     check_names({f"measure.{n}": n for n in study.measure}, problems)
+    check_names({f"probe.{n}": n for n in study.probe}, problems)
     check_bounds(
-        {"seeds": study.seeds, "measure": study.measure, "contrasts": study.contrasts, "runtime": study.runtime},
+        {
+            "seeds": study.seeds,
+            "measure": study.measure,
+            "probe": study.probe,
+            "contrasts": study.contrasts,
+            "runtime": study.runtime,
+        },
         STUDY,
         problems,
     )
@@ -99,6 +106,10 @@ def _check_contrasts(study: Study, problems: Problems) -> None:
     for name, measure in study.measure.items():
         if measure.world is not None and measure.file is not None:
             problems.at(f"measure.{name}", "expected `world` or `file`, found both")
+    for name, probe in study.probe.items():
+        if (probe.world is None) == (probe.file is None):
+            found = "neither" if probe.world is None else "both"
+            problems.at(f"probe.{name}", f"expected `world` or `file` as the origin of its examples, found {found}")
 
 
 def _check_cell(cell: Cell, study: Study, problems: Problems) -> None:
@@ -114,6 +125,12 @@ def _check_cell(cell: Cell, study: Study, problems: Problems) -> None:
     for name, settings in cell.train.stages.items():
         check_optimiser(Optimiser(**{**own, **settings}), problems, stage_prefixes(cell.condition, name))
     for name, measure in study.measure.items():
+        if measure.at == "all" and (cell.train.checkpoints or 0) < 2:
+            problems.at(
+                f"measure.{name}.at",
+                "`all` measures the models that `train.checkpoints: N` keeps; expected an N of at least 2, found "
+                f"{cell.train.checkpoints}",
+            )
         generates = measure.metrics != ("bits_per_byte",)
         if cell.model.kind == "tiny" and generates and measure.max_new_tokens >= cell.model.max_tokens:
             problems.at(

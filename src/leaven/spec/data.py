@@ -68,6 +68,19 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbation:
+    """A change of the examples' code or thought (data/perturb); ids stay, so that conditions pair."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    name: str
+    """Name of a perturbation; known names are listed by the error for an unknown one."""
+    rate: float = 1.0
+    """Share of the examples (for noise: of the tokens) that it changes."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of that perturbation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """How much is trained in a stage; exactly one field is set."""
 
@@ -101,6 +114,8 @@ class Stage:
     """How shares move over the stage."""
     format: str | dict[str, str] = "auto"
     """Response format (data/formats.py), one for all sources or source -> format."""
+    perturb: tuple[str | Perturbation, ...] = ()
+    """Changes made to every source of the mixture, in this order: names, or {name, rate, options}."""
     batch: int = 32
     """Training slots per optimiser step."""
     max_tokens: int = 512

@@ -27,7 +27,7 @@ from ruamel.yaml.tokens import TagToken
 from leaven.core.hashing import canonical
 from leaven.errors import StudyError, did_you_mean
 from leaven.spec.check import check_study, prefixes_of, stage_prefixes
-from leaven.spec.data import Data
+from leaven.spec.data import Budget, Data
 from leaven.spec.explain import explained, location_of, shown
 from leaven.spec.lines import CREATED, SET, Problems, where
 from leaven.spec.study import Cell, Condition, Study
@@ -242,12 +242,15 @@ def _merged(section: str, base: Mapping[str, Any], patch: Mapping[str, Any]) -> 
 def _levels(study: Study, problems: Problems) -> list[dict[str, Any]]:
     """Return the cross product of `vary` as {dotted path: value}."""
     known = [f"{s}.{f.name}" for s in ("model", "tokenizer", "train") for f in dataclasses.fields(SECTIONS[s])]
+    for stage in study.data.stages:
+        budgets = [f"budget.{f.name}" for f in dataclasses.fields(Budget) if f.name != "tokens_of"]
+        known += [f"data.stages.{stage}.{field}" for field in ("batch", *budgets)]
     for dotted, values in study.vary.items():
         if dotted not in known:
             problems.at(
                 f"vary.{dotted}",
-                f"expected a field of model, tokenizer or train, found {dotted!r}.{did_you_mean(dotted, known)} "
-                "(data is what conditions patch; seeds are under `seeds`)",
+                f"expected a field of model, tokenizer or train, or a stage's batch or budget, found {dotted!r}."
+                f"{did_you_mean(dotted, known)} (the rest of data is what conditions patch; seeds are under `seeds`)",
             )
         texts = [json.dumps(float(v) if type(v) is int else v, sort_keys=True) for v in values]
         if len(set(texts)) != len(texts) or not texts:
@@ -274,8 +277,7 @@ def _resolve_cells(study: Study, raw: Mapping[str, Any], problems: Problems) -> 
         for level in levels:
             sections = {s: _merged(s, raw.get(s) or {}, getattr(condition, s, {})) for s in SECTIONS}
             for dotted, value in level.items():
-                section, _, field = dotted.partition(".")
-                sections[section][field] = value
+                _set_level(sections, dotted.split("."), value)
             resolved = {s: _validate(kind, sections[s], problems, prefixes_of(name, s)) for s, kind in SECTIONS.items()}
             if resolved["train"] is not None:
                 for stage, settings in resolved["train"].stages.items():
@@ -283,6 +285,16 @@ def _resolve_cells(study: Study, raw: Mapping[str, Any], problems: Problems) -> 
             if all(v is not None for v in resolved.values()):
                 cells.append(Cell(condition=name, level=level, **resolved))
     return cells
+
+
+def _set_level(sections: dict[str, dict[str, Any]], path: list[str], value: Any) -> None:
+    """Set one varied field; a stage's varied budget takes the place of the one it had, since a stage has exactly one."""
+    if path[0] != "data":
+        sections[path[0]][path[1]] = value
+        return
+    stage = sections["data"]["stages"].get(".".join(path[2 : path.index("budget")] if "budget" in path else path[2:-1]))
+    if stage is not None:  # a condition's own stages may be others
+        stage.update({"budget": {path[-1]: value}} if "budget" in path[3:] else {path[-1]: value})
 
 
 def _unknown_names(name: str, condition: Condition, raw: Mapping[str, Any], problems: Problems) -> bool:

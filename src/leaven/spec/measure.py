@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from leaven.spec.data import CONFIG, World
+from leaven.spec.data import CONFIG, Perturbation, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,14 @@ class Measure:
     """Use only the first items."""
     format: str = "trained"
     """Prompt format; `trained` asks each model in the format of its last stage."""
+    begin: Literal["", "thought", "code", "answer"] = ""
+    """Put the opening marker of this part into the prompt: a model trained one way, asked the other."""
+    perturb: tuple[str | Perturbation, ...] = ()
+    """Changes made before scoring: names, or {name, rate, options}."""
+    perturb_what: Literal["generated", "gold"] = "generated"
+    """generated: the program found in each answer, before it runs; gold: the items' own code (for bits_per_byte)."""
+    at: Literal["last", "all"] = "last"
+    """all: also measure every checkpoint that `train.checkpoints` keeps (learning curves; contrasts use the last)."""
     metrics: tuple[str, ...] | None = None
     """Metrics to compute; null means the benchmark's own. bits_per_byte exists wherever there is a gold."""
     n: int = 1
@@ -37,6 +45,25 @@ class Measure:
     """Sandbox limits; defaults: cpu_s 3, wall_s 15, memory_bytes 2^30, output_bytes, processes, file_bytes."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of that benchmark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One look inside every trained model, on held-out examples."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    kind: str
+    """perplexity, divergence, loss, attention, gradients, similarity, lengths or a plugin's."""
+    world: World | None = None
+    """Examples drawn from the embedded world."""
+    file: str | None = None
+    """Examples from a file: `data:NAME` or a path relative to the study file (shapes as for sources)."""
+    limit: int | None = None
+    """Use only the first examples."""
+    format: str = "trained"
+    """Format of the examples; `trained` shows each model the format of its last stage."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of that probe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from leaven.spec.data import CONFIG, Data
-from leaven.spec.measure import Contrast, Measure
+from leaven.spec.measure import Contrast, Measure, Probe
 from leaven.spec.runtime import Runtime
 from leaven.spec.train import Model, TokenizerSpec, Train
 
@@ -60,8 +60,11 @@ class Study:
     """The tokenizer of models from scratch."""
     train: Train = field(default_factory=Train)
     """Optimiser settings."""
+    probe: dict[str, Probe] = field(default_factory=dict)
+    """Name -> probe."""
     vary: dict[str, list[Any]] = field(default_factory=dict)
-    """Dotted path (train.lr, model.width, tokenizer.kind ...) -> values crossed with every condition."""
+    """Dotted path -> values crossed with every condition: train.lr, model.width, tokenizer.kind ...; of data only
+    data.stages.NAME.batch and data.stages.NAME.budget.FIELD (epochs, steps ...), for sweeps."""
     plugins: tuple[str, ...] = ()
     """Python files, relative to the study file, that register benchmarks, formats, schedules, row shapes, families."""
     runtime: Runtime = field(default_factory=Runtime)
