@@ -30,6 +30,8 @@ PLACES: dict[str, str] = {
     "VERDICTS": "`verdicts.parquet` of every evaluation (`CONDITION/seed-N/verdicts-NAME`)",
     "RESULTS": "`tables/results.parquet` of the run folder",
     "INFLUENCE": "`influence.parquet` of every attribution (`leaven attribute`)",
+    "PROBE_VALUES": "`values.parquet` of every probe (`CONDITION/seed-N/probe-NAME`)",
+    "PROBE_GRID": "`grid.parquet` of every attention probe (`CONDITION/seed-N/probe-NAME`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }
 """Schema -> where its table is found; artifact names are links in the run folder `runs/STUDY/`."""

@@ -169,6 +169,28 @@ INFLUENCE: Schema = {
 helpful (baselines have units of their own, higher = more helpful). `level` is instance, segment or token; `decomposition` says how a
 finer level was split (position, loss, leave_out); `window` is the first token of the example that was trained on."""
 
+PROBE_VALUES: Schema = {
+    "example": pl.String,
+    "part": pl.String,
+    "other": pl.String,
+    "layer": pl.Int32,
+    "name": pl.String,
+    "value": pl.Float64,
+    "n_tokens": pl.Int32,
+}
+"""One number a probe saw in one example (`example` is empty where all examples are taken together). `part` is the stretch of
+the text it speaks of (thought, code, prompt, response = everything learned), `other` what that was related to (what it was
+conditioned on, looked at or compared with), `layer` counts from 0 (-1: the whole model), `name` is the statistic or module."""
+
+PROBE_GRID: Schema = {
+    "layer": pl.Int32,
+    "row": pl.Int32,
+    "col": pl.Int32,
+    "value": pl.Float64,
+    "n": pl.Int32,
+}
+"""Attention maps of `n` examples, head mean, each resized to one fixed grid, averaged: who looks (`row`) at what (`col`)."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 

@@ -63,6 +63,15 @@ class Backend(Protocol):
     def gradients(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return d loss / d parameter of the rows' weighted loss, under Hugging Face parameter names."""
 
+    def states(self, ids: np.ndarray) -> Tensor:
+        """Return the normalised last hidden states [N,D] of one row of N ids, without gradients."""
+
+    def logits(self, ids: np.ndarray, at: np.ndarray) -> Tensor:
+        """Return next-token logits [M,V] after the tokens `at` of one row, without gradients."""
+
+    def attention(self, ids: np.ndarray, layers: Sequence[int]) -> Tensor:
+        """Return attention weights [L,H,N,N] of these layers (negative counts from the last) for one row of N ids."""
+
 
 def open_backend(folder: Path | str, resources: Resources | None = None) -> Backend:
     """Open a model folder: the embedded model's own kernels for folders leaven wrote, transformers for any other.
@@ -140,9 +149,23 @@ class FakeBackend:
 
     def gradients(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Raise BackendError: the fake has no parameters."""
-        raise BackendError(
-            "gradients: expected a model with parameters, found the fake backend; train a tiny model instead"
-        )
+        raise _no_parameters("gradients")
+
+    def states(self, ids: np.ndarray) -> Any:
+        """Raise BackendError: the fake has no layers."""
+        raise _no_parameters("states")
+
+    def logits(self, ids: np.ndarray, at: np.ndarray) -> Any:
+        """Raise BackendError: the fake has no logits."""
+        raise _no_parameters("logits")
+
+    def attention(self, ids: np.ndarray, layers: Sequence[int]) -> Any:
+        """Raise BackendError: the fake has no layers."""
+        raise _no_parameters("attention")
+
+
+def _no_parameters(what: str) -> BackendError:
+    return BackendError(f"{what}: expected a model with parameters, found the fake backend; train a tiny model instead")
 
 
 def _text(segments: Sequence[Any]) -> str:

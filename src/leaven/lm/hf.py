@@ -80,6 +80,34 @@ class HfTrainable:
         """Return log p(target) in nats [M]."""
         return target_logprobs(hidden_MD, self.head.weight, targets_M)
 
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """Return next-token logits [M,V]."""
+        return self.head(hidden_MD)
+
+    @property
+    def n_layers(self) -> int:
+        """Return the number of layers."""
+        return self.module.config.num_hidden_layers
+
+    def attention(self, ids: Tensor, layers: Sequence[int]) -> Tensor:
+        """Return attention weights [L,B,H,T,T]; only the eager form of transformers gives them, so it is lent to one call.
+
+        Raises:
+            BackendError: the architecture does not return them.
+        """
+        before = self.module.config._attn_implementation
+        self.module.set_attn_implementation("eager")
+        try:
+            found = self.module.base_model(input_ids=ids, use_cache=False, output_attentions=True, return_dict=True)
+        finally:
+            self.module.set_attn_implementation(before)
+        if not found.attentions or any(found.attentions[i] is None for i in layers):
+            raise BackendError(
+                f"attention: expected weights of {self.n_layers} layers from {type(self.module).__name__}, found none; "
+                "leave the attention probe out for this architecture"
+            )
+        return torch.stack([found.attentions[i] for i in layers])
+
     def compile(self) -> None:
         """Compile the layers as transformers defines them."""
         self.module.base_model.compile(dynamic=False)

@@ -98,9 +98,37 @@ class LocalBackend:
                 sums[name] += grad
         return self.model.named_for_hf(sums)
 
+    @torch.inference_mode()
+    def states(self, ids: np.ndarray) -> Tensor:
+        """Return the last hidden states [N,D] of one row (see Backend)."""
+        return self._hidden(_row(ids), torch.arange(len(ids)))
+
+    @torch.inference_mode()
+    def logits(self, ids: np.ndarray, at: np.ndarray) -> Tensor:
+        """Return next-token logits [M,V] after the tokens `at` of one row (see Backend)."""
+        return self.model.logits(self._hidden(_row(ids), torch.from_numpy(np.asarray(at, np.int64))))
+
+    @torch.inference_mode()
+    def attention(self, ids: np.ndarray, layers: Sequence[int]) -> Tensor:
+        """Return attention weights [L,H,N,N] of one row (see Backend).
+
+        Raises:
+            BackendError: the model has no such layer.
+        """
+        n = self.model.n_layers
+        wrong = [i for i in layers if not -n <= i < n]
+        if wrong:
+            raise BackendError(f"attention: expected layers between {-n} and {n - 1}, found {wrong[0]}")
+        return self.model.attention(_row(ids).to(self.resources.device), [i % n for i in layers])[:, 0]
+
     def _hidden(self, ids: Tensor, places: Tensor) -> Tensor:
         device = self.resources.device
         return self.model.hidden(ids.to(device), None, None, places.to(device))
+
+
+def _row(ids: np.ndarray) -> Tensor:
+    """Return one row of ids as [1,N]."""
+    return torch.from_numpy(np.asarray(ids, np.int64))[None]
 
 
 def _pad(rows: Sequence[np.ndarray], width: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:

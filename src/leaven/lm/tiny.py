@@ -67,6 +67,19 @@ class TinyTrainable:
         """Return log p(target) in nats [M]."""
         return target_logprobs(hidden_MD, self.module.head_weight, targets_M)
 
+    def logits(self, hidden_MD: Tensor) -> Tensor:
+        """Return next-token logits [M,V]."""
+        return hidden_MD @ self.module.head_weight.t()
+
+    @property
+    def n_layers(self) -> int:
+        """Return the number of layers."""
+        return self.module.config.layers
+
+    def attention(self, ids: Tensor, layers: Sequence[int]) -> Tensor:
+        """Return attention weights [L,B,H,T,T] of these layers."""
+        return self.module.attention(ids, layers)
+
     def compile(self) -> None:
         """Compile one layer; all layers share the result, so compiling takes as long for 3 as for 30."""
         self.module.kernels = "plain"

@@ -13,7 +13,7 @@ Shapes: B rows, T tokens, D width, H heads, K key-value heads, E head size, V vo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -404,6 +404,21 @@ class TinyModel(nn.Module):
             last = i == len(self.layers) - 1
             x = layer(x, turn, mask, self.kernels, cache[i] if cache else None, at if last else None)
         return self.norm(x, self.kernels)
+
+    def attention(self, ids_BT: Tensor, layers: Sequence[int]) -> Tensor:
+        """Return the causal attention weights [L,B,H,T,T] of `layers` (plain kernels; never used in training)."""
+        c = self.config
+        x = self.embedding(ids_BT)
+        turn = torch.view_as_real(self.turn[: ids_BT.shape[1]].to(x.device)).to(x.dtype)
+        mask = causal_mask(ids_BT.shape[1], x.dtype).to(x.device)
+        shares = {}
+        for i, layer in enumerate(self.layers):
+            if i in layers:
+                q, k, _ = layer.heads(layer.qkv(layer.attention_norm(x)), turn)
+                scores = (q * c.head_size**-0.5) @ _for_every_head(k, c.heads).transpose(-1, -2)
+                shares[i] = (scores + mask).softmax(-1)
+            x = layer(x, turn, None, "plain")
+        return torch.stack([shares[i] for i in layers])
 
     def forward(self, ids_BT: Tensor, positions_BT: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Return logits [B,T,V]."""
