@@ -93,7 +93,8 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
         ("max_tokens: 64", "perturb: [{name: noise, rate: 2}]", "above 0 and at most 1, found 2"),
         ("max_tokens: 64", "perturb: noise", "expected a list"),
         ("benchmark: program", "benchmark: program, at: all", "`train.checkpoints: N`"),
-        ("seeds: [0, 1]", "seeds: [0, 1]\nprobe: {p: {kind: loss}}", "found neither"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nprobe: {p: {kind: loss}}", "found none"),
+        ("seeds: [0, 1]", "seeds: [0, 1]\nprobe: {p: {kind: loss, of: mm}}", "Did you mean 'm'?"),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, old: str, new: str, expected: str) -> None:

@@ -107,9 +107,12 @@ def _check_contrasts(study: Study, problems: Problems) -> None:
         if measure.world is not None and measure.file is not None:
             problems.at(f"measure.{name}", "expected `world` or `file`, found both")
     for name, probe in study.probe.items():
-        if (probe.world is None) == (probe.file is None):
-            found = "neither" if probe.world is None else "both"
-            problems.at(f"probe.{name}", f"expected `world` or `file` as the origin of its examples, found {found}")
+        origins = [k for k in ("world", "file", "of") if getattr(probe, k) is not None]
+        if len(origins) != 1:
+            found = ", ".join(origins) or "none"
+            problems.at(f"probe.{name}", f"expected exactly one of world, file and of as the origin of its examples, found {found}")
+        if probe.of is not None:
+            problems.must(f"probe.{name}.of", probe.of, study.measure, "a benchmark under measure")
 
 
 def _check_cell(cell: Cell, study: Study, problems: Problems) -> None:

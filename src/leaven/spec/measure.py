@@ -53,7 +53,9 @@ class Probe:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
     kind: str
-    """perplexity, divergence, loss, attention, gradients, similarity, lengths or a plugin's."""
+    """perplexity, divergence, loss, attention, gradients, similarity, lengths, overlap or a plugin's."""
+    of: str | None = None
+    """A benchmark under `measure`: look at its items, and (overlap) at the model's answers to them."""
     world: World | None = None
     """Examples drawn from the embedded world."""
     file: str | None = None
