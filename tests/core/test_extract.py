@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaven.core.extract import extract_answer, extract_code, normalise_number
+from leaven.core.extract import extract_answer, extract_code, extract_completion, normalise_number
 
 CODE = '''from typing import List
 
@@ -138,3 +138,75 @@ def test_no_text_breaks_extraction(text):
     for kind in ("number", "choice", "yes_no", "label", "boxed", "text"):
         answer = extract_answer(text, kind)
         assert answer.ok or answer.value == ""
+
+
+DEMONSTRATED = '''import sys
+import json
+from functools import lru_cache
+
+sys.setrecursionlimit(10**6)
+LIMIT = 10
+cache: dict = {}
+table = [0] * LIMIT
+for i in range(LIMIT):
+    table[i] = i
+
+def helper(x):
+    result = x + LIMIT
+    return result
+
+# the answer
+@lru_cache(maxsize=None)
+def solve(x):
+    cache[x] = helper(x)
+    return cache[x] + table[0]
+'''
+
+
+@pytest.mark.parametrize("after", [
+    "assert solve(1) == 99\n", "print(solve(int(input())))\n", "result = solve(2)\nprint(result)\n",
+    "import numpy as np\nnp.testing.assert_equal(solve(1), 99)\n", "for case in [1, 2]:\n    print(case, solve(case))\n",
+    "def main():\n    print(solve(1))\n\nif __name__ == '__main__':\n    main()\n", "import nothing_called_this\n"])
+@pytest.mark.parametrize("fenced", [True, False])
+def test_demonstrations_are_left_out(after, fenced):
+    text = f"```python\n{DEMONSTRATED}{after}```" if fenced else DEMONSTRATED + after
+    found = extract_code(text, "solve")
+    kept = DEMONSTRATED.replace("import json\n", "")
+    assert found.code == kept
+    assert found.strategy.endswith("_pruned")
+
+
+def test_what_the_tests_ask_for_is_kept():
+    code = "class Node:\n    pass\n\ndef solve(x):\n    return x\n"
+    assert extract_code(code, "solve").code == "def solve(x):\n    return x\n"
+    assert extract_code(code, "solve", needed=("Node",)).code == code
+    by_text = "def helper():\n    return 1\n\ndef solve(name):\n    return globals()[name]()\n"
+    assert extract_code(by_text, "solve").code == by_text
+
+
+PROMPT = 'from typing import List\n\ndef helper(x):\n    return x\n\ndef solve(xs: List[int]) -> int:\n    """ Add up.\n    """\n'
+BODY = "    total = 0\n    for x in xs:\n        total += helper(x)\n\n    return total\n"
+
+
+@pytest.mark.parametrize("text", [
+    BODY, BODY + "\nprint(solve([1]))\n", BODY + "\nThis adds up all numbers.\n", "\n\n" + BODY,
+    "The body:\n```python\n" + BODY + "```\nIt adds up.", "1. " + "we think\n" * 500 + "```\n" + BODY + "```", BODY[4:]])
+def test_a_body_continues_its_prompt(text):
+    found = extract_completion(text, PROMPT, "solve")
+    assert found.ok and "continuation" in found.strategy
+    space: dict = {}
+    exec(found.code, space)
+    assert space["solve"]([1, 2, 3]) == 6
+
+
+@pytest.mark.parametrize("text", ["", "I do not know.", "    \n", "```\n```", "Sure!\n- first we add up\n- then we stop"])
+def test_a_prompt_alone_is_no_answer(text):
+    assert not extract_completion(text, PROMPT, "solve").ok
+
+
+def test_a_whole_function_after_a_prompt_is_taken_whole():
+    whole = PROMPT + BODY
+    assert extract_completion(f"Here:\n```python\n{whole}```", PROMPT, "solve").code == whole
+    method = 'class Solution:\n    def solve(self, x: int) -> int:\n        '
+    found = extract_completion("return x + 1\n", method, "Solution")
+    assert found.ok and found.code == method.rstrip(" ") + "        return x + 1\n"

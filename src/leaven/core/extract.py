@@ -1,10 +1,11 @@
 """Model text -> the code or the answer in it, and by which rule it was found.
 
 The same code is found whether no or five hundred lines of thought stand before or after it: rules look at fences and
-at what parses, never at positions or line counts. A failure to find anything is `ok=False`, which is not the same as
-a wrong answer. Rules for answers follow zero-shot-CoT (Kojima et al. 2022), GSM8K's "####" and \\boxed{}; numbers are
-normalised (1,000 = 1000.0).
-Not covered: judging what was extracted (evals/judge.py), languages other than Python outside fences.
+at what parses, never at positions or line counts. Where the tests call one function, what only demonstrates it (calls,
+asserts, imports nothing uses) is left out, so that an example in a thought cannot fail a right program. A failure to
+find anything is `ok=False`, which is not the same as a wrong answer. Rules for answers follow zero-shot-CoT (Kojima et
+al. 2022), GSM8K's "####" and \\boxed{}; numbers are normalised (1,000 = 1000.0).
+Not covered: judging what was extracted (evals/judge.py), which Python statements a program needs (prune.py).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import ast
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from leaven.core.prune import parse, prune
 
 AnswerKind = Literal["number", "choice", "text", "yes_no", "label", "boxed"]
 
@@ -30,6 +33,11 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 _PYTHON = ("python", "py", "python3", "py3", "")
+_TAGS = {
+    "cpp": ("cpp", "c++", "cc", "cxx"),
+    "bash": ("bash", "sh", "shell", "zsh"),
+    "js": ("js", "javascript", "node", "jsx"),
+}
 _CODE_START = re.compile(
     r"^(?:@|async def |def |class |from \w|import \w|if |for |while |try:|with |assert |raise |del |"
     r"[A-Za-z_][\w.]*\(|[A-Za-z_][\w.\[\], ]*\s*(?:[-+*/%|&^]|//|\*\*)?=[^=])"
@@ -50,18 +58,21 @@ class Extraction:
         return self.value
 
 
-def extract_code(text: str, entry_point: str = "", language: str = "python") -> Extraction:
+def extract_code(
+    text: str, entry_point: str = "", language: str = "python", needed: Collection[str] = ()
+) -> Extraction:
     """Return the program in a model's text.
 
-    Preference: the last fenced block that parses and defines `entry_point`; the last that parses at all (longest
-    definition-bearing first); an unclosed fence cut back to what parses; the longest run of lines that parses,
-    outside fences. For languages other than Python: the last block fenced with that language, else the last fenced
-    block, else the whole text.
+    Preference: the last fenced block that parses and defines `entry_point`; an unclosed or broken block cut back to
+    what parses and defines it; the lines outside fences that do; then the same without the entry point. With an entry
+    point, statements that neither it nor `needed` (other names the tests use) depends on are left out; the strategy
+    then ends in "_pruned". For languages other than Python: the last block fenced with that language, else the last
+    fenced block, else the whole text.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blocks = _fenced(text)
     if language not in _PYTHON:
-        return _other_language(text, blocks, language)
+        return _other_language(text, blocks, language, entry_point)
     candidates = [b for b in blocks if b[0].lower() in _PYTHON] or blocks
     parsing = [(body, "fence") for _, body, closed in candidates if closed and _parses(body)]
     repaired = [
@@ -72,10 +83,10 @@ def extract_code(text: str, entry_point: str = "", language: str = "python") -> 
     for pool in (parsing, repaired):
         defining = [p for p in pool if entry_point and defines(p[0], entry_point)]
         if defining:
-            return Extraction(_clean(defining[-1][0]), f"{defining[-1][1]}_entry_point", True)
+            return _pruned(_clean(defining[-1][0]), f"{defining[-1][1]}_entry_point", entry_point, needed)
     bare = _longest_program(_without_fences(text))
     if entry_point and bare and defines(bare, entry_point):
-        return Extraction(_clean(bare), "bare_entry_point", True)
+        return _pruned(_clean(bare), "bare_entry_point", entry_point, needed)
     pool = [p for p in parsing + repaired if _has_statement(p[0])]
     if pool:
         holding = [p for p in pool if _has_definition(p[0])] or pool
@@ -83,6 +94,59 @@ def extract_code(text: str, entry_point: str = "", language: str = "python") -> 
     if bare and _has_statement(bare):
         return Extraction(_clean(bare), "bare", True)
     return Extraction("", "none", False)
+
+
+def extract_completion(text: str, prompt: str, entry_point: str, needed: Collection[str] = ()) -> Extraction:
+    """Return the program in an answer to a prompt that is itself code: whole, or the prompt continued by the text.
+
+    A text that defines the entry point is taken as in `extract_code`. Otherwise the prompt is continued: by the text
+    when its first line is indented (up to where it stops being Python), or by a fenced block that is a bare body.
+    """
+    whole = extract_code(text, entry_point, needed=needed)
+    if whole.ok and defines(whole.code, entry_point):
+        return whole
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    alone = _dump(prompt, entry_point)
+    for joined, strategy in _continuations(text, prompt):
+        program = _longest_program(joined)
+        found = _dump(program, entry_point) if program else ""
+        if found and found != alone:
+            return _pruned(_clean(program), strategy, entry_point, needed)
+    return whole
+
+
+def _continuations(text: str, prompt: str) -> Iterator[tuple[str, str]]:
+    """Yield (prompt continued, strategy) for every way a text may continue a prompt that is code."""
+    lines = [line for line in prompt.splitlines() if line.strip()]
+    last = lines[-1] if lines else ""
+    indent = last[: len(last) - len(last.lstrip())] + ("    " if last.rstrip().endswith(":") else "")
+    start = prompt.rstrip(" \t")
+    for _, body, _ in reversed(_fenced(text)):
+        yield _line_end(start) + textwrap.indent(body, indent), "fence_continuation"
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if first[:1] in (" ", "\t"):
+        yield _line_end(start) + text.lstrip("\n"), "continuation"
+    if first and start != prompt:  # the prompt ends inside the line that the text goes on with
+        yield prompt + text.lstrip(" \t"), "continuation"
+    if first[:1] not in ("", " ", "\t") and parse(f"if 1:\n{indent or ' '}{text}"):  # leading blanks were stripped
+        yield _line_end(start) + indent + text, "continuation"
+
+
+def _line_end(text: str) -> str:
+    return text if text.endswith("\n") or not text else text + "\n"
+
+
+def _dump(code: str, name: str) -> str:
+    """Return the syntax tree of the top-level definition of `name` as text, "" when there is none."""
+    tree = parse(code)
+    found = [n for n in tree.body if getattr(n, "name", "") == name.split(".")[0]] if tree else []
+    return ast.dump(found[-1]) if found else ""
+
+
+def _pruned(code: str, strategy: str, entry_point: str, needed: Collection[str]) -> Extraction:
+    """Return the extraction of `code` without what only demonstrates it."""
+    kept = prune(code, {entry_point.split(".")[0], *needed})
+    return Extraction(kept, strategy if kept == code else f"{strategy}_pruned", True)
 
 
 def _fenced(text: str) -> list[tuple[str, str, bool]]:
@@ -105,31 +169,24 @@ def _without_fences(text: str) -> str:
     return _FENCE.sub("", text)
 
 
-def _other_language(text: str, blocks: list[tuple[str, str, bool]], language: str) -> Extraction:
-    named = [b for b in blocks if b[0].lower() == language.lower()] or blocks
-    if named:
-        return Extraction(named[-1][1].strip("\n") + "\n", "fence" if named[-1][2] else "fence_unclosed", True)
+def _other_language(text: str, blocks: list[tuple[str, str, bool]], language: str, entry_point: str) -> Extraction:
+    tags = _TAGS.get(language.lower(), (language.lower(),))
+    named = [b for b in blocks if b[0].lower() in tags] or blocks
+    holding = [b for b in named if entry_point and re.search(rf"\b{re.escape(entry_point)}\b", b[1])] or named
+    if holding:
+        return Extraction(holding[-1][1].strip("\n") + "\n", "fence" if holding[-1][2] else "fence_unclosed", True)
     return Extraction(text, "whole", bool(text.strip()))
 
 
-def _tree(code: str) -> ast.Module | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return ast.parse(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return None
-
-
 def _parses(code: str) -> bool:
-    tree = _tree(code)
+    tree = parse(code)
     return tree is not None and bool(tree.body)
 
 
 def defines(code: str, name: str) -> bool:
     """Return whether `code` binds `name` at its top level (or as a method of a top-level class, for
     `Class.method`)."""
-    tree = _tree(code)
+    tree = parse(code)
     if tree is None:
         return False
     for node in tree.body:
@@ -144,7 +201,7 @@ def defines(code: str, name: str) -> bool:
 
 
 def _has_definition(code: str) -> bool:
-    tree = _tree(code)
+    tree = parse(code)
     return tree is not None and any(
         isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for n in tree.body
     )
@@ -152,7 +209,7 @@ def _has_definition(code: str) -> bool:
 
 def _has_statement(code: str) -> bool:
     """Return whether something in `code` is more than a bare name or constant ("Hello" parses as Python)."""
-    tree = _tree(code)
+    tree = parse(code)
     if tree is None:
         return False
     return any(
