@@ -32,6 +32,7 @@ PLACES: dict[str, str] = {
     "INFLUENCE": "`influence.parquet` of every attribution (`leaven attribute`)",
     "PROBE_VALUES": "`values.parquet` of every probe (`CONDITION/seed-N/probe-NAME`)",
     "PROBE_GRID": "`grid.parquet` of every attention probe (`CONDITION/seed-N/probe-NAME`)",
+    "PERTURBED": "`perturbed.parquet` of every perturbed source (`data/SOURCE/PERTURBATIONS`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }
 """Schema -> where its table is found; artifact names are links in the run folder `runs/STUDY/`."""

@@ -191,6 +191,20 @@ PROBE_GRID: Schema = {
 }
 """Attention maps of `n` examples, head mean, each resized to one fixed grid, averaged: who looks (`row`) at what (`col`)."""
 
+PERTURBED: Schema = {
+    "example": pl.String,
+    "operation": pl.String,
+    "outcome": pl.String,
+    "reason": pl.String,
+    "status_before": pl.String,
+    "status_after": pl.String,
+    "edits": pl.Int32,
+    "sites": pl.Int32,
+}
+"""One row per (operation, example): `outcome` is changed, unchanged, skipped (it does not apply) or refused (execution disproved it; the
+original is kept), the verdicts are those of the example's tests before and after (empty where nothing ran), and `edits` of `sites`
+places were changed."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 
