@@ -2,7 +2,8 @@
 report.
 
 spec: {"study", "question", "contrasts": [Contrast as plain data], "runs": [{condition, level, seed, benchmark, input,
-node, fingerprint}], "curves": [{condition, level, seed, input, node}], "orders": [{condition, level, seed, input}]}.
+node, fingerprint}], "curves": [{condition, level, seed, input, node}], "orders": [{condition, level, seed, input}],
+"checkpoints": [{condition, level, seed, benchmark, stage, share, input, node}]}.
 `input` names the entry of `inputs`; left out, it is `verdicts:<condition>:<level>:<seed>:<benchmark>`,
 `curve:<condition>:<level>:<seed>`, `order:<condition>:<level>:<seed>`, with `level` the canonical JSON of the vary
 cell ("{}" for none). Benchmark items come from `items:<benchmark>`. An entry whose input is absent is a run that
@@ -21,13 +22,15 @@ import polars as pl
 
 from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
-from leaven.analysis.findings import answer_of, contrast_findings, finding_dict
+from leaven.analysis.findings import answer_of, contrast_findings, finding_dict, plain_json
+from leaven.analysis.order_inputs import checkpoint_scores, effects, perturbation_counts, strategy_results
+from leaven.analysis.progress import PROGRESS, progress_findings, progress_table
 from leaven.analysis.scores import SCORES, score_table
 from leaven.analysis.summaries import curve_findings, mixture_findings, score_findings
 from leaven.core.hashing import canonical
 from leaven.core.lineage import lineage
 from leaven.core.step import StepContext, step
-from leaven.core.tables import CURVE, ITEMS, REALISED, RESULTS, VERDICTS, read_table, write_table
+from leaven.core.tables import CURVE, ITEMS, REALISED, RESULTS, SAMPLES, VERDICTS, read_table, write_table
 from leaven.core.types import Finding
 from leaven.errors import DataError, StudyError
 
@@ -38,7 +41,7 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=4)
+@step(version=5)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write results, curves, realised and scores (Parquet), findings.json and answer.json into `out`.
 
@@ -47,18 +50,22 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
     contrasts = [Contrast.of(c) for c in spec.get("contrasts", ())]
     if sum(c.primary for c in contrasts) > 1:
         raise StudyError(f"contrasts: expected at most one primary, found {[c.name for c in contrasts if c.primary]}")
-    items, results, missing = _results(spec, inputs, ctx)
+    study = str(spec.get("study", ""))
+    items, results, missing = _results(list(spec.get("runs", ())), study, inputs, ctx)
     curves = _gather(spec.get("curves", ()), inputs, "curve", "curve.parquet", CURVE, CURVES)
     realised = _gather(spec.get("orders", ()), inputs, "order", "realised.parquet", REALISED, ALL_REALISED)
     ctx.check_stop()
     scores = _scores(results, items)
+    progress = _progress(spec, inputs, results, curves, ctx)
     fingerprints = _fingerprints(spec, inputs)
+    amounts = amounts_finding(spec.get("orders", ()), inputs, _level)
     findings = [
         *contrast_findings(results, contrasts, fingerprints),
         *score_findings(scores),
         *curve_findings(curves),
+        *progress_findings(progress),
         *mixture_findings(realised),
-        amounts_finding(spec.get("orders", ()), inputs, _level),
+        amounts,
         *_notes(results, missing),
     ]
     for name, frame, schema in (
@@ -66,18 +73,78 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
         ("curves", curves, CURVES),
         ("realised", realised, ALL_REALISED),
         ("scores", scores, SCORES),
+        ("progress", progress, PROGRESS),
     ):
         write_table(out / f"{name}.parquet", frame, schema)
+    _write_json(out / "order.json", plain_json(_order(spec, inputs, results, scores, progress, amounts, findings)))
     _write_json(out / "findings.json", [finding_dict(f) for f in findings])
     _write_json(out / "answer.json", answer_of(str(spec.get("question", "")), findings))
     ctx.progress(1, 1, "analysed")
 
 
+def _order(
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    results: pl.DataFrame,
+    scores: pl.DataFrame,
+    progress: pl.DataFrame,
+    amounts: Finding,
+    findings: list[Finding],
+) -> dict[str, Any]:
+    """Return the records of the report's sections on the order of thought and code."""
+    strategies, begins = dict(spec.get("strategies") or {}), dict(spec.get("begins") or {})
+    rows = amounts.data.get("rows", [])
+    return {
+        "strategies": strategies,
+        "results": strategy_results(scores, results, _generated(spec, inputs), rows, begins),
+        "perturbations": perturbation_counts({n: p for n, p in inputs.items() if n.startswith("perturbed:")}),
+        "checkpoints": checkpoint_scores(progress, scores),
+        "effects": effects(findings, strategies, begins),
+    }
+
+
+def _generated(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> pl.DataFrame:
+    """Return the length in tokens of every answer."""
+    parts = []
+    for run in spec.get("runs", ()):
+        name = f"samples:{run['condition']}:{_level(run)}:{run['seed']}:{run['benchmark']}"
+        if name not in inputs:
+            continue
+        answers = read_table(inputs[name] / "samples.parquet", SAMPLES).filter(pl.col("finish") != "")
+        cell = {"condition": run["condition"], "level": _level(run), "seed": run["seed"], "benchmark": run["benchmark"]}
+        parts.append(
+            answers.sort("item", "request", "index")
+            .unique(["item", "index"], keep="first", maintain_order=True)
+            .select("item", "index", "n_tokens")
+            .with_columns(*(pl.lit(v).alias(k) for k, v in cell.items()))
+        )
+    schema = {"item": pl.String, "index": pl.Int32, "n_tokens": pl.Int32, **_CELL, "benchmark": pl.String}
+    frame = pl.concat(parts) if parts else pl.DataFrame(schema=schema)
+    return frame.with_columns(pl.col("seed").cast(pl.Int32))
+
+
+def _progress(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], results: pl.DataFrame, curves: pl.DataFrame, ctx: StepContext
+) -> pl.DataFrame:
+    """Return PROGRESS: the scores of models kept during the last stage, ending with the final ones."""
+    entries = [e for e in spec.get("checkpoints", ()) if e["input"] in inputs]
+    if not entries:
+        return pl.DataFrame(schema=PROGRESS)
+    by_share = {
+        share: _results([e for e in entries if e["share"] == share], str(spec.get("study", "")), inputs, ctx)[1]
+        for share in dict.fromkeys(e["share"] for e in entries)
+    }
+    by_share["1/1"] = results.filter(pl.col("benchmark").is_in([e["benchmark"] for e in entries]))
+    stages = {(str(e["condition"]), _level(e)): e["stage"] for e in entries}
+    steps = curves.group_by("condition", "level", "stage").agg(pl.col("step").n_unique().alias("steps"))
+    totals = {(c, level): int(n) for c, level, stage, n in steps.iter_rows() if stages.get((c, level)) == stage}
+    return progress_table(by_share, totals)
+
+
 def _results(
-    spec: Mapping[str, Any], inputs: Mapping[str, Path], ctx: StepContext
+    runs: list[Any], study: str, inputs: Mapping[str, Path], ctx: StepContext
 ) -> tuple[dict[str, pl.DataFrame], pl.DataFrame, list[str]]:
     """Return items by benchmark, the RESULTS table, and the names of runs whose verdicts are absent."""
-    runs = list(spec.get("runs", ()))
     items: dict[str, pl.DataFrame] = {}
     parts, missing = [], []
     for done, run in enumerate(runs):
@@ -100,7 +167,7 @@ def _results(
                 items[benchmark],
                 name,
                 {
-                    "study": str(spec.get("study", "")),
+                    "study": study,
                     "condition": str(run["condition"]),
                     "level": level,
                     "seed": int(run["seed"]),

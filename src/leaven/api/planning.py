@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from leaven.api.running import execute, load, run_dir_of, source_notes
+from leaven.core.hashing import canonical
 from leaven.core.tables import read_examples
 from leaven.data.tokenise import Rendered, preview
 from leaven.data.tokenizer import Tokenizer
-from leaven.engine.cost import TrainingCost, training_costs
+from leaven.engine.cost import Brought, TrainingCost, training_costs
 from leaven.engine.estimate import Forecast, forecast
-from leaven.engine.plan import Plan, build_plan, differences, format_of
+from leaven.engine.origins import format_of, named_path
+from leaven.engine.plan import Plan, build_plan, differences
 from leaven.engine.run import Outcome
 from leaven.engine.store import Store
 from leaven.spec.runtime import store_path
@@ -71,12 +73,26 @@ def plan(
     return PlanReport(
         found,
         forecasts,
-        training_costs(forecasts, store),
+        training_costs(forecasts, store, _brought(found)),
         differences(loaded.cells),
         outcome,
         source_notes(folder),
         rendered,
     )
+
+
+def _brought(found: Plan) -> dict[str, Brought]:
+    """Return which training step of a plan trains which Hugging Face model."""
+    cells = {(c.condition, canonical(c.level)): c for c in found.loaded.cells}
+    folder = found.loaded.path.absolute().parent
+    models = found.loaded.study.runtime.paths.models
+    brought = {}
+    for run in found.runs:
+        model = cells[run.condition, run.level].model
+        if model.kind == "hf" and model.folder is not None:
+            path = named_path(folder, model.folder, "model", models)
+            brought |= {node: Brought(path, model) for node in run.models.values()}
+    return brought
 
 
 def _previews(found: Plan, forecasts: list[Forecast], store: Store, n: int) -> list[tuple[str, Rendered]]:

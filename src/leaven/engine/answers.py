@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import leaven
 from leaven.core.hashing import digest, plain
+from leaven.engine.origins import format_of, operations
 from leaven.errors import StudyError
+from leaven.spec.data import Data
 
 if TYPE_CHECKING:
     from leaven.engine.plan import Plan, RunRef
@@ -34,7 +36,15 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
     inputs: dict[str, str] = {f"items:{name}": plan.items[name] for _, name in usable}
     for run, name in usable:
         inputs[_input("verdicts", run, name)] = run.verdicts[name]
+        inputs[_input("samples", run, name)] = run.samples[name]
+    changed = {node for nodes in plan.perturbed.values() for node in nodes.values() if node not in without}
+    inputs |= {f"perturbed:{node}": node for node in sorted(changed)}
     for run in runs:
+        inputs |= {_input("probe", run, name): node for name, node in run.probes.items() if node not in without}
+        for name, kept in run.checkpoints.items():
+            inputs |= {
+                _input("verdicts", run, f"{name}@{share}"): node for share, node in kept.items() if node not in without
+            }
         for stage in run.models:
             if run.models[stage] not in without:
                 inputs[_input("curve", run, stage)] = run.models[stage]
@@ -55,6 +65,26 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
             for r, cell in zip(runs, cells, strict=True)
             for s in r.models
         ],
+        "strategies": {c.condition: strategy_of(c.data) for c in plan.loaded.cells},
+        "begins": {name: m.begin for name, m in study.measure.items()},
+        "probes": [
+            {**cell, "probe": name, "kind": study.probe[name].kind, "input": _input("probe", r, name), "node": node}
+            for r, cell in zip(runs, cells, strict=True)
+            for name, node in r.probes.items()
+        ],
+        "checkpoints": [
+            {
+                **cell,
+                "benchmark": name,
+                "stage": list(r.models)[-1],
+                "share": share,
+                "input": _input("verdicts", r, f"{name}@{share}"),
+                "node": node,
+            }
+            for r, cell in zip(runs, cells, strict=True)
+            for name, kept in r.checkpoints.items()
+            for share, node in kept.items()
+        ],
         "orders": [
             {**cell, "input": _input("order", r, s)} for r, cell in zip(runs, cells, strict=True) for s in r.orders
         ],
@@ -74,6 +104,30 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
         report_inputs,
         ("report",),
     )
+
+
+CHANGED = {
+    "remove_signatures": "no_signature",
+    "remove_comments": "no_comments",
+    "remove_docstrings": "no_docstrings",
+    "rename": "renamed",
+    "inconsistent": "inconsistent",
+    "noise": "noise",
+}
+"""Perturbation -> the word that a changed strategy carries behind a plus."""
+
+
+def strategy_of(data: Data) -> str:
+    """Return which strategy of Liu et al. 2025 a condition's last stage plays (its format, "+" what changed it), "" for none."""
+    stage = list(data.stages.values())[-1]
+    formats = {format_of(stage, s) for s, weight in stage.mixture.items() if weight > 0}
+    names = [o["name"] for o in operations(stage.perturb)]
+    if len(formats) != 1 or not formats <= {"seed", "code_only", "thought_code", "code_thought", "mixed", "filler_code"}:
+        return ""
+    found = formats.pop()
+    if "filler" in names:
+        found, names = ("filler_code" if found == "thought_code" else ""), [n for n in names if n != "filler"]
+    return "+".join([found, *(CHANGED.get(n, n) for n in names)]) if found else ""
 
 
 def _input(kind: str, run: RunRef, name: str) -> str:

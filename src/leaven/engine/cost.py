@@ -22,6 +22,7 @@ from leaven.core.tables import read_table
 from leaven.engine.estimate import Forecast
 from leaven.engine.graph import Node
 from leaven.engine.store import Store
+from leaven.spec.train import Model
 
 TRAIN = "leaven.lm.loop:train"
 EFFICIENCY = 0.5
@@ -47,15 +48,26 @@ class TrainingCost:
     hours: float
 
 
-def training_costs(forecasts: list[Forecast], store: Store) -> list[TrainingCost]:
-    """Return one row per training step, in graph order."""
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A Hugging Face model that a training step starts from: its folder, and the shape declared in case it is not there yet."""
+
+    folder: Path
+    declared: Model
+
+
+def training_costs(
+    forecasts: list[Forecast], store: Store, brought: Mapping[str, Brought] | None = None
+) -> list[TrainingCost]:
+    """Return one row per training step, in graph order; `brought` tells which step trains which Hugging Face model."""
     by_id = {f.node.id: f for f in forecasts}
     bare = EFFICIENCY * _matrix_flops_per_second()
     seen = _seen_rates(store)
     found = []
     for forecast in forecasts:
         if forecast.node.function == TRAIN:
-            found.append(_cost(forecast, by_id, store, seen.get(canonical(forecast.node.spec["model"]), bare)))
+            rate = seen.get(canonical(forecast.node.spec["model"]), bare)
+            found.append(_cost(forecast, by_id, store, rate, (brought or {}).get(forecast.node.id)))
     return found
 
 
@@ -71,7 +83,9 @@ def _seen_rates(store: Store) -> dict[str, float]:
     return {model: statistics.median(found[-RECENT:]) for model, found in rates.items() if found[-1] > 0}
 
 
-def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate: float) -> TrainingCost:
+def _cost(
+    forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate: float, brought: Brought | None
+) -> TrainingCost:
     node = forecast.node
     order = by_id[str(node.inputs["order"])]
     steps, tokens, learned, exact = _amount(order, by_id, store)
@@ -80,10 +94,15 @@ def _cost(forecast: Forecast, by_id: Mapping[str, Forecast], store: Store, rate:
         earlier = _amount(by_id[str(by_id[done].node.inputs["order"])], by_id, store)
         steps, tokens, learned = steps - earlier[0], tokens - earlier[1], learned - earlier[2]
     model = node.spec["model"]
-    vocabulary = _vocabulary(node, by_id, store)
-    parameters, matrices = parameter_counts(model, vocabulary) if model["kind"] == "tiny" else _folder_counts(node)
+    config = _brought_config(brought) if brought is not None else {}
+    vocabulary = int(config.get("vocab_size", 0)) or _vocabulary(node, by_id, store)
+    if model["kind"] == "tiny":
+        parameters, matrices = parameter_counts(model, vocabulary)
+    else:
+        parameters, matrices = _folder_counts(config, brought.folder if brought is not None else None)
     length = int(order.node.spec["max_tokens"])
-    width, layers = int(model.get("width", 4096)), int(model.get("layers", 32))
+    width = int(model.get("width") or config.get("hidden_size", 4096))
+    layers = int(model.get("layers") or config.get("num_hidden_layers", 32))
     flops = tokens * (6.0 * matrices + 6.0 * layers * width * length)
     batch_tokens = int(order.node.spec["batch"]) * min(
         length, max(1, tokens // max(1, steps * int(order.node.spec["batch"])))
@@ -152,11 +171,17 @@ def _config(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _folder_counts(node: Node) -> tuple[int, int]:
-    """Return the parameter count of a Hugging Face folder from its configuration (Llama-like), or from its weight files' size."""
-    source = node.inputs.get("init")
-    folder = Path(source.path) if source is not None and not isinstance(source, str) else None
-    config = _config(folder) if folder else {}
+def _brought_config(brought: Brought) -> dict[str, Any]:
+    """Return the configuration of a Hugging Face folder, or the shape that the study declares for one that is not there."""
+    config, model = _config(brought.folder), brought.declared
+    if config or model.ffn is None:
+        return config
+    return {"hidden_size": model.width, "num_hidden_layers": model.layers, "num_attention_heads": model.heads,
+            "intermediate_size": model.ffn, "vocab_size": 32000, "tie_word_embeddings": model.tie}  # fmt: skip
+
+
+def _folder_counts(config: Mapping[str, Any], folder: Path | None) -> tuple[int, int]:
+    """Return (all, multiplying) parameters of a Hugging Face model from its configuration (Llama-like), or from its files' size."""
     if not {"hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"} <= config.keys():
         weights = sum(p.stat().st_size for p in folder.glob("*.safetensors")) // 4 if folder and folder.is_dir() else 0
         return weights, weights

@@ -10,22 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from leaven.core.hashing import canonical, plain
-from leaven.core.registry import load_plugin
-from leaven.data.formats import FORMATS
-from leaven.data.schedules import SCHEDULES
-from leaven.data.sources.world.build import FAMILIES
 from leaven.engine.answers import add_analysis_and_report
-from leaven.engine.graph import FileInput, Node, input_digest
-from leaven.errors import DataError, StudyError, did_you_mean
-from leaven.evals.harness import check_options, limits_of, metrics_of, open_benchmark
-from leaven.spec.data import Source, Stage, World
+from leaven.engine.graph import FileInput, Node
+from leaven.engine.names import check_names
+from leaven.engine.origins import Origins, format_of, operations
+from leaven.errors import StudyError, did_you_mean
+from leaven.evals.harness import metrics_of, open_benchmark
+from leaven.probes.kinds import find_kind, needed_inputs
 from leaven.spec.load import LoadedStudy, optimiser_of
 from leaven.spec.measure import Measure
-from leaven.spec.runtime import Runtime
 from leaven.spec.study import Cell
 
 
@@ -41,6 +37,9 @@ class RunRef:
     orders: Mapping[str, str]
     samples: Mapping[str, str]
     verdicts: Mapping[str, str]
+    checkpoints: Mapping[str, Mapping[str, str]]
+    """Benchmark -> "i/k", a share of the last stage's steps -> verdicts of the model kept there."""
+    probes: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -51,6 +50,7 @@ class Plan:
     nodes: list[Node] = field(default_factory=list)
     runs: list[RunRef] = field(default_factory=list)
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
+    perturbed: dict[str, dict[str, str]] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -122,189 +122,27 @@ def _leaves(tree: Any, at: str) -> Iterable[tuple[str, Any]]:
 
 
 class _Builder:
-    """Adds nodes in data-flow order and merges equal ones."""
+    """Adds the runs of every condition, level and seed in data-flow order."""
 
     def __init__(self, loaded: LoadedStudy, allow_missing: bool) -> None:
-        self.loaded, self.study, self.allow_missing = loaded, loaded.study, allow_missing
+        self.loaded, self.study = loaded, loaded.study
+        self.origins = Origins(loaded, allow_missing)
         self.plan = Plan(loaded)
-        self.by_content: dict[str, Node] = {}
-        self.by_id: dict[str, Node] = {}
-        self.digests: dict[str, FileInput] = {}
-        self.folder = loaded.path.absolute().parent
-        self.plugins = {
-            f"plugin:{Path(p).name}": self._file_input(self.folder / p, f"plugins.{i}")
-            for i, p in enumerate(self.study.plugins)
-        }
-        if len(self.plugins) < len(self.study.plugins):
-            raise StudyError(
-                f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one"
-            )
-        for item in self.plugins.values():
-            load_plugin(Path(item.path))
 
     def build(self) -> Plan:
         """Return the finished plan."""
-        self._check_names()
+        check_names(self.loaded)
         for name, measure in self.study.measure.items():
-            self.plan.items[name] = self._items(name, measure)
+            self.plan.items[name] = self.origins.items(name, measure)
         for cell in self._cells_in_order():
             for seed in self.study.seeds:
                 self._run(cell, seed)
-        self.plan.nodes = list(self.by_id.values())
-        add_analysis_and_report(self.plan, self.add)
-        self.plan.nodes = list(self.by_id.values())
+        self.plan.nodes = list(self.origins.by_id.values())
+        for name in ("missing", "sources", "perturbed", "tokenizers"):
+            setattr(self.plan, name, getattr(self.origins, name))
+        add_analysis_and_report(self.plan, self.origins.add)
+        self.plan.nodes = list(self.origins.by_id.values())
         return self.plan
-
-    # ---- nodes ---------------------------------------------------------------------------------------------------------------
-
-    def add(
-        self,
-        identity: str,
-        function: str,
-        spec: Mapping[str, Any],
-        inputs: Mapping[str, str | FileInput],
-        links: tuple[str, ...] = (),
-    ) -> str:
-        """Add a node, or return the id of an equal one (its links are joined)."""
-        content = canonical(
-            {
-                "f": function,
-                "s": dict(spec),
-                "i": {k: v if isinstance(v, str) else v.sha256 for k, v in inputs.items()},
-            },
-            identity,
-        )
-        known = self.by_content.get(content)
-        if known is not None:
-            joined = dataclasses.replace(known, links=tuple(dict.fromkeys((*known.links, *links))))
-            self.by_content[content] = self.by_id[known.id] = joined
-            return known.id
-        name, number = identity, 2
-        while name in self.by_id:
-            name, number = f"{identity}~{number}", number + 1
-        node = Node(name, function, dict(spec), dict(inputs), links, threads=self.study.runtime.threads)
-        self.by_content[content] = self.by_id[name] = node
-        return name
-
-    def _file_input(self, path: Path, where: str) -> FileInput:
-        """Return a file or folder from outside with its digest (computed once)."""
-        key = str(path)
-        if key not in self.digests:
-            try:
-                self.digests[key] = FileInput(key, input_digest(path))
-            except DataError as error:
-                if not self.allow_missing:
-                    raise DataError(f"{self.loaded.where(where)}: {error}; put it there or set runtime.paths") from None
-                self.plan.missing.append(f"{self.loaded.where(where)}: {path}")
-                self.digests[key] = FileInput(key, "absent")
-            expected = (self.study.lock.get("files") or {}).get(path.name)
-            if expected not in (None, self.digests[key].sha256):
-                raise DataError(
-                    f"{self.loaded.where(where)}: {path} is not the file this lock was written with (sha256 {expected[:12]}..., found "
-                    f"{self.digests[key].sha256[:12]}...); bring the original, or delete `lock:` to use this one"
-                )
-        return self.digests[key]
-
-    def _named_path(self, name: str, scheme: str, folder: str) -> Path:
-        """Return where `data:NAME`, `model:NAME` or a path relative to the study file leads."""
-        if name.startswith(f"{scheme}:"):
-            return (self.folder / Path(folder).expanduser() / name.removeprefix(f"{scheme}:")).resolve()
-        return (self.folder / Path(name).expanduser()).resolve()
-
-    # ---- sources, tokens, items ------------------------------------------------------------------------------------------------
-
-    def _world(self, identity: str, world: World) -> str:
-        return self.add(
-            identity, "leaven.data.sources.world.build:build_world", plain(world), self.plugins, (identity,)
-        )
-
-    def _source(self, name: str, cell: Cell) -> str:
-        """Return the node of a source as a condition sees it."""
-        source: Source = cell.data.sources[name]
-        identity = f"data/{name}"
-        if source.world is not None:
-            node = self._world(identity, source.world)
-        elif source.subset_of is not None:
-            assert source.size_of is not None
-            inputs = {"pool": self._source(source.subset_of, cell), "like": self._source(source.size_of, cell)}
-            node = self.add(identity, "leaven.engine.stages:subset", {"seed": 0}, inputs, (identity,))
-        else:
-            assert source.file is not None
-            path = self._named_path(source.file, "data", self.study.runtime.paths.data)
-            spec = {
-                "name": name,
-                "shape": source.shape,
-                "fields": source.fields,
-                "limit": source.limit,
-                "licence": source.licence,
-                "domain": source.domain,
-                "on_bad_row": "count",
-            }
-            node = self.add(
-                identity,
-                "leaven.data.sources.files:load_file",
-                spec,
-                {"file": self._file_input(path, f"data.sources.{name}.file"), **self.plugins},
-                (identity,),
-            )
-        self.plan.sources.setdefault(cell.condition, {})[name] = node
-        return node
-
-    def _items(self, name: str, measure: Measure) -> str:
-        """Return the node of a benchmark's items."""
-        inputs: dict[str, str | FileInput] = dict(self.plugins)
-        if measure.world is not None:
-            inputs["examples"] = self._world(f"data/items-{name}", measure.world)
-        elif measure.file is not None:
-            inputs["file"] = self._file_input(
-                self._named_path(measure.file, "data", self.study.runtime.paths.data), f"measure.{name}.file"
-            )
-        else:
-            raise StudyError(
-                f"{self.loaded.where(f'measure.{name}')}: expected `world` or `file` as the origin of items, found neither"
-            )
-        spec = {"benchmark": measure.benchmark, "name": name, "options": measure.options, "limit": measure.limit}
-        return self.add(f"items/{name}", "leaven.evals.run:load_items", spec, inputs, (f"items/{name}",))
-
-    def _tokenizer(self, cell: Cell) -> str | FileInput:
-        """Return the tokenizer: a Hugging Face folder's own, else one trained on the sources of *all* conditions."""
-        if cell.model.kind == "hf":
-            return self._model_folder(cell)
-        wanted: dict[str, tuple[str, set[str]]] = {}
-        for other in self.loaded.cells:
-            for stage in other.data.stages.values():
-                for source in stage.mixture:
-                    node = self._source(source, other)
-                    wanted.setdefault(node, (node, set()))[1].add(format_of(stage, source))
-        chosen = cell.tokenizer.sources
-        used = {
-            n: f for n, (_, f) in wanted.items() if chosen is None or n.removeprefix("data/").split("~")[0] in chosen
-        }
-        spec = {
-            "kind": cell.tokenizer.kind,
-            "vocab_size": cell.tokenizer.vocab_size,
-            "formats": {n: sorted(f) for n, f in sorted(used.items())},
-        }
-        node = self.add(
-            "tokenizer",
-            "leaven.data.tokenizer:train_tokenizer",
-            spec,
-            {**{n: n for n in used}, **self.plugins},
-            ("tokenizer",),
-        )
-        self.plan.tokenizers[canonical(cell.level)] = node
-        return node
-
-    def _model_folder(self, cell: Cell) -> FileInput:
-        if cell.model.folder is None:
-            raise StudyError(
-                f"{self.loaded.where('model')}: kind hf needs `folder: model:NAME` or a path to a local Hugging Face folder"
-            )
-        return self._file_input(
-            self._named_path(cell.model.folder, "model", self.study.runtime.paths.models), "model.folder"
-        )
-
-    # ---- runs ------------------------------------------------------------------------------------------------------------------
 
     def _cells_in_order(self) -> list[Cell]:
         """Return the cells so that a condition comes after the ones it extends or matches; raise StudyError for a cycle."""
@@ -325,7 +163,7 @@ class _Builder:
         """Add order, training and evaluation of one (condition, level, seed)."""
         level = canonical(cell.level)
         base = "/".join(filter(None, (cell.condition, cell.label, f"seed-{seed}")))
-        tokenizer = self._tokenizer(cell)
+        tokenizer = self.origins.tokenizer(cell)
         models: dict[str, str] = {}
         orders: dict[str, str] = {}
         previous: str | None = None
@@ -336,7 +174,10 @@ class _Builder:
             previous = self._train(cell, name, seed, base, tokenizer, orders[name], tokens, previous, last)
             models[name] = previous
         assert previous is not None
-        samples, verdicts = self._measure(cell, seed, base, previous)
+        before = models[stages[-2]] if len(stages) > 1 else None
+        if before is None and cell.model.kind == "hf":
+            before = self.origins.model_folder(cell)
+        measured = self._measure(cell, seed, base, previous)
         self.plan.runs.append(
             RunRef(
                 id=base,
@@ -345,8 +186,8 @@ class _Builder:
                 seed=seed,
                 models=models,
                 orders=orders,
-                samples=samples,
-                verdicts=verdicts,
+                probes=self._probe(cell, seed, base, previous, before, measured["samples"]),
+                **measured,
             )
         )
 
@@ -364,19 +205,16 @@ class _Builder:
         for source in stage.mixture:
             form = format_of(stage, source)
             inputs: dict[str, str | FileInput] = {
-                "examples": self._source(source, cell),
+                "examples": self.origins.trained(stage, source, cell),
                 "tokenizer": tokenizer,
-                **self.plugins,
+                **self.origins.plugins,
             }
-            tokens[f"{source}|{form}"] = self.add(
-                f"tokens/{source}/{form}",
-                "leaven.data.tokenise:tokenise",
-                {"source": source, "format": form},
-                inputs,
-                (f"tokens/{source}/{form}",),
+            identity = "/".join(["tokens", source, form, *(o["name"] for o in operations(stage.perturb))])
+            tokens[f"{source}|{form}"] = self.origins.add(
+                identity, "leaven.data.tokenise:tokenise", {"source": source, "format": form}, inputs, (identity,)
             )
         budget = {k: v for k, v in plain(stage.budget).items() if v is not None}
-        inputs = {**tokens, **self.plugins}
+        inputs = {**tokens, **self.origins.plugins}
         if stage.extends is not None:
             inputs["extends"] = self._earlier(stage.extends, cell, seed).orders[name]
         if stage.budget.tokens_of is not None:
@@ -396,7 +234,7 @@ class _Builder:
             "pack": stage.pack,
             "repeat": stage.repeat,
         }
-        return self.add(
+        return self.origins.add(
             f"{base}/order-{name}", "leaven.data.build:build_order", spec, inputs, (f"{base}/order-{name}",)
         ), tokens
 
@@ -421,7 +259,7 @@ class _Builder:
         if previous is not None:
             inputs["init"] = previous
         elif cell.model.kind == "hf":
-            inputs["init"] = self._model_folder(cell)
+            inputs["init"] = self.origins.model_folder(cell)
         extends = cell.data.stages[name].extends
         if extends is not None:
             inputs["continue"] = self._earlier(extends, cell, seed).models[name]
@@ -438,104 +276,101 @@ class _Builder:
             "reset_optimizer": True,
         }
         identity = f"{base}/model" if last else f"{base}/model-{name}"
-        return self.add(identity, "leaven.lm.loop:train", spec, inputs, (identity,))
+        return self.origins.add(identity, "leaven.lm.loop:train", spec, inputs, (identity,))
 
-    def _measure(self, cell: Cell, seed: int, base: str, model: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the samples and verdicts of every benchmark for one model."""
+    def _measure(self, cell: Cell, seed: int, base: str, model: str) -> dict[str, dict[str, Any]]:
+        """Return samples and verdicts of every benchmark for one model, and the verdicts of its checkpoints."""
         samples: dict[str, str] = {}
         verdicts: dict[str, str] = {}
+        checkpoints: dict[str, dict[str, str]] = {}
         for name, measure in self.study.measure.items():
-            benchmark = open_benchmark(measure.benchmark, self.loaded.where(f"measure.{name}.benchmark"))
+            where = self.loaded.where(f"measure.{name}")
+            benchmark = open_benchmark(measure.benchmark, f"{where}.benchmark")
             spec = {
                 "benchmark": measure.benchmark,
-                "format": self._asked_format(cell, name, measure),
+                "format": self._asked_format(cell, where, measure.format),
+                "begin": measure.begin,
                 "n": measure.n,
-                "metrics": list(metrics_of(benchmark, measure.metrics, self.loaded.where(f"measure.{name}.metrics"))),
+                "metrics": list(metrics_of(benchmark, measure.metrics, f"{where}.metrics")),
                 "temperature": measure.temperature,
                 "top_p": measure.top_p,
                 "max_new_tokens": measure.max_new_tokens,
                 "options": measure.options,
             }
-            inputs: dict[str, str | FileInput] = {"items": self.plan.items[name], **self.plugins}
-            samples[name] = self.add(
-                f"{base}/samples-{name}",
-                "leaven.evals.run:generate",
-                {**spec, "seed": seed},
-                {**inputs, "model": model},
-                (f"{base}/samples-{name}",),
-            )
-            verdicts[name] = self.add(
-                f"{base}/verdicts-{name}",
-                "leaven.evals.run:judge",
-                {**spec, "limits": measure.limits},
-                {**inputs, "samples": samples[name]},
-                (f"{base}/verdicts-{name}",),
-            )
-        return samples, verdicts
+            samples[name], verdicts[name] = self._asked(f"{base}/{{}}-{name}", name, measure, spec, seed, model)
+            kept = cell.train.checkpoints or 0
+            for index in range(1, kept) if measure.at == "all" else ():
+                share = f"{index}/{kept}"
+                spec_here = {**spec, "checkpoint": share}
+                identity = f"{base}/checkpoint-{index}-of-{kept}/{{}}-{name}"
+                checkpoints.setdefault(name, {})[share] = self._asked(identity, name, measure, spec_here, seed, model)[1]
+        return {"samples": samples, "verdicts": verdicts, "checkpoints": checkpoints}
 
-    def _asked_format(self, cell: Cell, name: str, measure: Measure) -> str:
-        """Return the prompt format of a benchmark: its own, else the one format of the model's last stage."""
-        if measure.format != "trained":
-            return measure.format
+    def _asked(
+        self, identity: str, name: str, measure: Measure, spec: Mapping[str, Any], seed: int, model: str
+    ) -> tuple[str, str]:
+        """Return the nodes of one model's samples and verdicts; `identity` has a place for their kind."""
+        inputs: dict[str, str | FileInput] = {"items": self.plan.items[name], **self.origins.plugins}
+        one = identity.format("samples")
+        samples = self.origins.add(
+            one, "leaven.evals.run:generate", {**spec, "seed": seed}, {**inputs, "model": model}, (one,)
+        )
+        two = identity.format("verdicts")
+        changed = operations(measure.perturb) if measure.perturb_what == "generated" else []
+        judged = {**{k: v for k, v in spec.items() if k != "checkpoint"}, "limits": measure.limits, "perturb": changed}
+        return samples, self.origins.add(two, "leaven.evals.run:judge", judged, {**inputs, "samples": samples}, (two,))
+
+    def _probe(
+        self, cell: Cell, seed: int, base: str, model: str, before: str | FileInput | None, samples: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Return the node of every probe of one model; `before` is what its last stage started from."""
+        found: dict[str, str] = {}
+        for name, probe in self.study.probe.items():
+            where = self.loaded.where(f"probe.{name}")
+            spec = {
+                "kind": probe.kind,
+                "format": self._asked_format(cell, where, probe.format),
+                "limit": probe.limit,
+                "seed": 0,
+                "options": probe.options,
+            }
+            inputs: dict[str, str | FileInput] = {
+                "model": model,
+                "examples": self.origins.examples(name, probe),
+                **self.origins.plugins,
+            }
+            needed = needed_inputs(probe.kind, probe.options)
+            if before is not None:
+                inputs["base"] = before
+            elif "base" in needed:
+                raise StudyError(
+                    f"{where}: {probe.kind} compares with the model that the last stage starts from, but {cell.condition!r} has one "
+                    "stage and starts from random weights; put a stage before it, or start from a folder (model.kind: hf)"
+                )
+            if "samples" in needed:
+                if probe.of is None:
+                    raise StudyError(f"{where}: {probe.kind} looks at answers; expected `of: BENCHMARK` as its origin")
+                inputs["samples"] = samples[probe.of]
+            identity = f"{base}/probe-{name}"
+            function = ":".join(find_kind(probe.kind).step.rsplit(".", 1))
+            found[name] = self.origins.add(identity, function, spec, inputs, (identity,))
+        return found
+
+    def _asked_format(self, cell: Cell, where: str, declared: str) -> str:
+        """Return the format in which a model is asked or looked at: the declared one, else the one of its last stage."""
+        if declared != "trained":
+            return declared
         stage = list(cell.data.stages.values())[-1]
         formats = {format_of(stage, s) for s, weight in stage.mixture.items() if weight > 0}
         if len(formats) != 1:
             raise StudyError(
-                f"{self.loaded.where(f'measure.{name}')}: condition {cell.condition!r} is trained in several formats "
+                f"{where}: condition {cell.condition!r} is trained in several formats "
                 f"({', '.join(sorted(formats))}); say which to ask in with `format:`"
             )
         return formats.pop()
-
-    # ---- names -----------------------------------------------------------------------------------------------------------------
-
-    def _check_names(self) -> None:
-        """Raise StudyError for formats, families, schedules and metrics that do not exist, all at once and with lines."""
-        problems: list[str] = []
-
-        def must(dotted: str, value: str, known: list[str], kind: str) -> None:
-            if value not in known:
-                problems.append(
-                    f"{self.loaded.where(dotted)}: no {kind} is called {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}"
-                )
-
-        worlds = {f"measure.{n}.world.families": m.world for n, m in self.study.measure.items() if m.world}
-        for cell in self.loaded.cells:
-            worlds |= {f"data.sources.{n}.world.families": s.world for n, s in cell.data.sources.items() if s.world}
-            for name, stage in cell.data.stages.items():
-                own = f"conditions.{cell.condition}.data.stages.{name}"
-                prefix = own if own in self.loaded.lines else f"data.stages.{name}"
-                for value in [stage.format] if isinstance(stage.format, str) else stage.format.values():
-                    at = f"{prefix}.format" if f"{prefix}.format" in self.loaded.lines else f"data.stages.{name}.format"
-                    must(at, value, FORMATS.names(), "format")
-                must(f"{prefix}.schedule.kind", stage.schedule.kind, SCHEDULES.names(), "schedule")
-        for dotted, world in worlds.items():
-            for family in world.families:
-                must(dotted, family, list(FAMILIES), "task family")
-        for name, measure in self.study.measure.items():
-            if measure.format != "trained":
-                must(f"measure.{name}.format", measure.format, FORMATS.names(), "format")
-            benchmark = open_benchmark(measure.benchmark, self.loaded.where(f"measure.{name}.benchmark"))
-            metrics = metrics_of(benchmark, measure.metrics, self.loaded.where(f"measure.{name}.metrics"))
-            limits_of(measure.limits, self.loaded.where(f"measure.{name}.limits"))
-            check_options(benchmark, measure.options, self.loaded.where(f"measure.{name}.options"))
-            for index, contrast in enumerate(self.study.contrasts):
-                if contrast.benchmark == name:
-                    must(f"contrasts.{index}.metric", contrast.metric, list(metrics), f"metric of {name}")
-        if problems:
-            raise StudyError("\n".join(dict.fromkeys(problems)))
-
-
-def format_of(stage: Stage, source: str) -> str:
-    """Return the format in which a stage renders a source."""
-    return stage.format if isinstance(stage.format, str) else stage.format.get(source, "auto")
 
 
 def _needs(cell: Cell) -> set[str]:
     """Return the conditions that a cell's stages extend or match."""
     names = {s.extends for s in cell.data.stages.values()} | {s.budget.tokens_of for s in cell.data.stages.values()}
     return {n for n in names if n is not None}
-
-
-def runtime_of(loaded: LoadedStudy) -> Runtime:
-    """Return the study's runtime."""
-    return loaded.study.runtime

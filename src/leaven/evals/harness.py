@@ -17,7 +17,7 @@ from leaven.core.registry import Registry
 from leaven.core.sandbox import Job, Limits, execute
 from leaven.core.step import StepContext
 from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
-from leaven.data.formats import FORMATS, prompt_of
+from leaven.data.formats import FORMATS, MARKERS, prompt_of
 from leaven.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class Setting:
     """How a benchmark is asked: the prompt format, the metrics, sampling, and the benchmark's own options."""
 
     format: str = "auto"
+    begin: str = ""
+    """Part (thought, code, answer) whose opening marker the model finds already written; "" lets it choose."""
+    perturb: tuple[Mapping[str, Any], ...] = ()
+    """Perturbations of the programs found in answers, made before they run (data/perturb)."""
     metrics: tuple[str, ...] = ("accuracy",)
     n: int = 1
     temperature: float = 0.0
@@ -163,7 +167,16 @@ def gold_bytes(request: Score) -> int:
 def requests_of(benchmark: Benchmark, item: Item, setting: Setting) -> list[Request]:
     """Return a benchmark's requests for an item, plus the gold request when bits per byte is asked for (always last)."""
     own = benchmark.requests(item, setting) if set(setting.metrics) - {"bits_per_byte"} else []
+    if setting.begin:
+        own = [_begun(r, setting.begin) if isinstance(r, Generate) else r for r in own]
     return own + ([gold_request(item, setting)] if "bits_per_byte" in setting.metrics else [])
+
+
+def _begun(request: Generate, part: str) -> Generate:
+    """Return a request whose response has already opened `part`: an order other than the trained one can be asked for."""
+    turn = request.prompt[-1].turn if request.prompt else 0
+    opening = Segment(kind="template", text=MARKERS[part][0], turn=turn, role="assistant", part=part)
+    return dataclasses.replace(request, prompt=(*request.prompt, opening))
 
 
 def answer(backend: Backend, asked: Sequence[tuple[str, int, Request]], seed: int) -> list[Sample]:
@@ -171,11 +184,19 @@ def answer(backend: Backend, asked: Sequence[tuple[str, int, Request]], seed: in
     generated = [(i, n, r) for i, n, r in asked if isinstance(r, Generate)]
     scored = [(i, n, r) for i, n, r in asked if isinstance(r, Score)]
     found: dict[tuple[str, int], list[Sample]] = {}
-    for (item, number, _), samples in zip(generated, backend.generate([r for _, _, r in generated], seed), strict=True):
-        found[item, number] = [dataclasses.replace(s, item=item, request=number) for s in samples]
+    for (item, number, r), samples in zip(generated, backend.generate([r for _, _, r in generated], seed), strict=True):
+        opened = _opening(r)
+        found[item, number] = [dataclasses.replace(s, item=item, request=number, text=opened + s.text) for s in samples]
     for (item, number, _), sample in zip(scored, backend.score([r for _, _, r in scored]), strict=True):
         found[item, number] = [dataclasses.replace(sample, item=item, request=number)]
     return [s for item, number, _ in asked for s in found[item, number]]
+
+
+def _opening(request: Generate) -> str:
+    """Return the marker that stands at the end of a prompt because `begin` put it there: it is part of the response."""
+    last = request.prompt[-1] if request.prompt else None
+    opened = last is not None and last.kind == "template" and last.part in MARKERS and last.text == MARKERS[last.part][0]
+    return last.text if opened and last is not None else ""
 
 
 def judge_all(
@@ -197,6 +218,8 @@ def judge_all(
     pending: list[Verdict | Execution] = []
     for item in items:
         pending += _judged(benchmark, item, samples.get(item.id, ()), setting)
+    if setting.perturb:
+        pending = [_perturbed(p, setting) if isinstance(p, Execution) else p for p in pending]
     jobs = [p.job for p in pending if isinstance(p, Execution)]
     results = (
         execute(
@@ -224,6 +247,16 @@ def judge_all(
             cpu_s=result.cpu_s,
             wall_s=result.wall_s,
         )
+
+
+def _perturbed(one: Execution, setting: Setting) -> Execution:
+    """Return an execution of the changed program; the verdict's strategy says what happened to it."""
+    from leaven.data.perturb import perturb_code
+
+    job = one.job
+    code, outcome, reason = perturb_code(job.program, setting.perturb, 0, job.id, job.entry_point)
+    said = f"{one.verdict.strategy}; {'+'.join(p['name'] for p in setting.perturb)}: {outcome}{f' ({reason})' if reason else ''}"
+    return Execution(job=dataclasses.replace(job, program=code), verdict=dataclasses.replace(one.verdict, strategy=said))
 
 
 def _judged(benchmark: Benchmark, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:

@@ -20,16 +20,19 @@ from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import (
     EXAMPLES,
+    PERTURBED,
     TIMINGS,
     read_items,
     read_samples,
     read_table,
+    write_examples,
     write_items,
     write_samples,
     write_table,
     write_verdicts,
 )
 from leaven.core.types import Item, Sample, Verdict
+from leaven.data.perturb import perturb_examples
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
 from leaven.evals.harness import (
@@ -48,6 +51,8 @@ def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
     """Return the Setting of a step's spec."""
     return Setting(
         format=spec["format"],
+        begin=spec.get("begin", ""),
+        perturb=tuple(spec.get("perturb") or ()),
         metrics=metrics,
         n=spec["n"],
         temperature=spec["temperature"],
@@ -63,7 +68,7 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     """Write items.parquet from rows of a file or of the world.
 
     Args:
-        spec: benchmark, name (what the study calls it), options, limit.
+        spec: benchmark, name (what the study calls it), options, limit; `perturb`, changes of the items' own code.
         inputs: `examples` (a folder with examples.parquet) or `file`; `plugin:*` files are imported first.
         out: Receives items.parquet and report.json.
         ctx: Unused beyond the stop flag.
@@ -83,7 +88,12 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
         for item in itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"])
     ]
     _checked(items, spec["benchmark"])
+    if spec.get("perturb"):
+        changed, rows_changed = perturb_examples([i.example for i in items], spec["perturb"], 0)
+        items = [dataclasses.replace(i, example=e) for i, e in zip(items, changed, strict=True)]
+        write_table(out / "perturbed.parquet", rows_changed, PERTURBED)
     write_items(out / "items.parquet", items)
+    write_examples(out / "examples.parquet", [dataclasses.replace(i.example, id=i.id) for i in items])
     (out / "report.json").write_text(
         json.dumps(
             {"n_items": len(items), "n_seen": sum(i.seen for i in items), "n_clusters": len({i.cluster for i in items})}
@@ -96,7 +106,8 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     """Write samples.parquet: a model's answers to every request of every item, saved in blocks so that a kill loses one block.
 
     Args:
-        spec: benchmark, format, metrics, n, temperature, top_p, max_new_tokens, options, seed.
+        spec: benchmark, format, begin, metrics, n, temperature, top_p, max_new_tokens, options, seed; `checkpoint` "i/k" for
+            the i-th of the k models that training kept instead of the last.
         inputs: `items` and `model` folders; `plugin:*` files.
         out: Receives samples.parquet, timings.parquet.
         ctx: Progress counts items.
@@ -108,7 +119,7 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     benchmark = open_benchmark(spec["benchmark"])
     setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
     items = list(read_items(inputs["items"] / "items.parquet"))
-    backend = open_backend(inputs["model"], ctx.runtime)
+    backend = open_backend(kept_model(inputs["model"], spec.get("checkpoint")), ctx.runtime)
     saved = out / "_resume"
     saved.mkdir(parents=True, exist_ok=True)
     block = 512
@@ -127,6 +138,24 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
         ctx.progress(min(start + block, len(items)), len(items), "items")
     write_samples(out / "samples.parquet", samples)
     _write_timings(out, "generate", began, cpu)
+
+
+def kept_model(folder: Path, share: str | None) -> Path:
+    """Return a trained model's folder, or the i-th of the k checkpoints it holds for the share "i/k".
+
+    Raises:
+        DataError: When training kept another number of models.
+    """
+    if share is None:
+        return folder
+    index, count = (int(n) for n in share.split("/"))
+    kept = sorted((folder / "checkpoints").glob("step-*"))
+    if len(kept) != count:
+        raise DataError(
+            f"{folder}: expected the {count} models of `train.checkpoints: {count}`, found {len(kept)}; a stage of fewer steps than "
+            "checkpoints keeps fewer, and `checkpoint_every` adds others"
+        )
+    return kept[index - 1]
 
 
 @step(version=1)

@@ -24,7 +24,8 @@ class Model:
     heads: int = 4
     """Attention heads."""
     ffn: int | None = None
-    """Feed-forward size; null means the usual 8/3 of the width, rounded up to a multiple of 4."""
+    """Feed-forward size; null means the usual 8/3 of the width, rounded up to a multiple of 4. For kind hf, a width, layers,
+    heads and ffn given here let `leaven plan` cost a folder that is not there yet; they change nothing else."""
     max_tokens: int = 512
     """Longest sequence."""
     tie: bool = True

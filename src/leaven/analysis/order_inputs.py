@@ -1,0 +1,198 @@
+"""Tables and findings of a study -> the records behind the report's sections on the order of thought and code, as plain data.
+
+Scores of every condition with what they cost (tokens trained, tokens generated, answers that could not be parsed), the
+declared contrasts as effects between strategies, learning curves and sweeps, what perturbations did. Keys are the fields of
+reporting/sections/inputs.py, which reads them.
+Not covered: what probes saw (order.py), drawing and wording (reporting/sections).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from leaven.analysis.levels import level_cell
+from leaven.analysis.scores import score_table
+from leaven.core.tables import PERTURBED, read_table
+from leaven.core.types import Finding
+
+Row = dict[str, Any]
+_CELL = ["condition", "level", "benchmark"]
+
+
+def strategy_results(
+    scores: pl.DataFrame, results: pl.DataFrame, generated: pl.DataFrame, amounts: Sequence[Row], begins: Mapping[str, str]
+) -> list[Row]:
+    """Return one record per condition, level, benchmark and metric, over all (unseen, where told apart) items and by difficulty.
+
+    Args:
+        scores: SCORES.
+        results: RESULTS.
+        generated: condition, level, seed, benchmark, item, n_tokens: the length of every answer.
+        amounts: Rows of the finding note/amounts.
+        begins: Benchmark -> the part that its prompts open, "" where the model chooses.
+    """
+    costs = _trained(amounts)
+    lengths, failures = _cost_scores(results, generated)
+    records = []
+    for row in _unseen(scores).iter_rows(named=True):
+        key = (row["condition"], row["level"], row["benchmark"])
+        whole = row["difficulty"] is None
+        tokens, learned = costs.get(key[:2], (None, None))
+        records.append(
+            {
+                "condition": row["condition"],
+                "benchmark": row["benchmark"],
+                "score": _measured(row),
+                "metric": row["metric"],
+                "level": row["level"],
+                "difficulty": row["difficulty"],
+                "prompted": begins.get(row["benchmark"], ""),
+                "binary": row["k"] is not None,
+                "trained_tokens": tokens if whole else None,
+                "learned_tokens": learned if whole else None,
+                "generated_tokens": lengths.get(key) if whole else None,
+                "parse_failures": failures.get(key) if whole else None,
+            }
+        )
+    return records
+
+
+def effects(findings: Sequence[Finding], strategies: Mapping[str, str], begins: Mapping[str, str]) -> list[Row]:
+    """Return the taken contrasts as effects between strategies; those between conditions that play none are left out."""
+    records = []
+    for finding in findings:
+        said = finding.data
+        if finding.kind != "contrast" or finding.estimate is None or begins.get(said["benchmark"]):
+            continue
+        treatment, control = strategies.get(said["treatment"], ""), strategies.get(said["control"], "")
+        if not treatment or not control or treatment == control:
+            continue
+        where = [f"difficulty {said['difficulty']}"] if said["difficulty"] is not None else []
+        if said["level"] not in ("", "{}"):
+            where.append(f"level {said['level']}")
+        records.append(
+            {
+                "treatment": treatment,
+                "control": control,
+                "measure": "score" if said["metric"] in ("accuracy", "pass@1") else said["metric"],
+                "effect": {
+                    "estimate": finding.estimate,
+                    "low": finding.low,
+                    "high": finding.high,
+                    "n": finding.n_items,
+                    "seeds": list(finding.seeds),
+                    "runs": list(finding.runs),
+                },
+                "benchmark": said["benchmark"],
+                "scope": ", ".join(where),
+                "decision": finding.decision,
+                "binary": bool(said.get("binary")),
+            }
+        )
+    return records
+
+
+def checkpoint_scores(progress: pl.DataFrame, scores: pl.DataFrame) -> list[Row]:
+    """Return learning curves (PROGRESS) and, for every setting that `vary` sweeps, the final scores at its values."""
+    records = [
+        {
+            "condition": row["condition"],
+            "benchmark": row["benchmark"],
+            "step": row["step"],
+            "score": _measured(row),
+            "metric": row["metric"],
+            "binary": row["k"] is not None,
+            "level": row["level"],
+        }
+        for row in progress.iter_rows(named=True)
+        if row["mean"] is not None
+    ]
+    overall = _unseen(scores).filter(pl.col("difficulty").is_null())
+    for row in overall.iter_rows(named=True):
+        cell = level_cell(row["level"])
+        if len(cell) == 1 and row["mean"] is not None:
+            ((path, value),) = cell.items()
+            sweep = {"sweep": path.rsplit(".", 1)[-1].replace("_", " "), "setting": str(value), "step": 1.0}
+            shown = {k: row[k] for k in ("condition", "benchmark", "metric", "level")}
+            records.append({**shown, **sweep, "score": _measured(row), "binary": row["k"] is not None})
+    return records
+
+
+def perturbation_counts(folders: Mapping[str, Path], target: str = "training data") -> list[Row]:
+    """Return what every operation did, summed over the sources it changed; `folders` hold perturbed.parquet."""
+    frames = [read_table(f / "perturbed.parquet", PERTURBED) for f in folders.values() if (f / "perturbed.parquet").is_file()]
+    if not frames:
+        return []
+    records = []
+    for (operation,), part in pl.concat(frames).group_by("operation", maintain_order=True):
+        outcomes = Counter(part["outcome"].to_list())
+        told = part.filter(pl.col("outcome").is_in(["skipped", "refused"]))
+        ran = part.filter((pl.col("status_before") != "") & (pl.col("status_after") != ""))
+        verdicts = Counter(zip(ran["status_before"].to_list(), ran["status_after"].to_list(), strict=True))
+        records.append(
+            {
+                "operation": operation,
+                **{name: outcomes.get(name, 0) for name in ("changed", "unchanged", "skipped", "refused")},
+                "target": target,
+                "reasons": dict(Counter(reason.split(":")[0] for reason in told["reason"].to_list())),
+                "verdicts": [{"before": b, "after": a, "n": n} for (b, a), n in sorted(verdicts.items())],
+            }
+        )
+    return records
+
+
+def write_records(path: Path, records: Mapping[str, Any]) -> None:
+    """Write the records as JSON with one final newline."""
+    path.write_text(json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _unseen(scores: pl.DataFrame) -> pl.DataFrame:
+    """Return scores over seeds, of unseen items where a benchmark tells them apart from seen ones."""
+    over_seeds = scores.filter(pl.col("seed").is_null())
+    split = over_seeds.filter(pl.col("seen").is_not_null() & pl.col("difficulty").is_null())["benchmark"].unique().to_list()
+    whole = pl.col("difficulty").is_null() & pl.when(pl.col("benchmark").is_in(split)).then(~pl.col("seen")).otherwise(
+        pl.col("seen").is_null()
+    )
+    deep = pl.col("difficulty").is_not_null() & ~pl.col("seen").fill_null(False)
+    return over_seeds.filter(whole.fill_null(False) | deep)
+
+
+def _measured(row: Mapping[str, Any]) -> Row:
+    return {
+        "estimate": row["mean"],
+        "low": row["low"],
+        "high": row["high"],
+        "n": row["n_items"],
+        "seeds": list(row["seeds"]),
+        "runs": list(row["runs"]),
+    }
+
+
+def _trained(amounts: Sequence[Row]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return (condition, level) -> tokens and learned tokens of all stages, means over seeds."""
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for row in amounts:
+        key = (row["condition"], row["level"])
+        before = found.get(key, (0, 0))
+        found[key] = before[0] + row["tokens"], before[1] + row["learned_tokens"]
+    return found
+
+
+def _cost_scores(results: pl.DataFrame, generated: pl.DataFrame) -> tuple[dict[Any, Row], dict[Any, Row]]:
+    """Return (condition, level, benchmark) -> mean tokens per answer, and share of answers without anything to judge."""
+    judged = results.filter(pl.col("metric") == "accuracy")
+    failed = judged.with_columns((pl.col("status") == "no_answer").cast(pl.Float64).alias("score"))
+    keys = [*_CELL, "seed", "item", "index"]
+    long = judged.join(generated.select(*keys, "n_tokens"), on=keys, how="inner")
+    long = long.with_columns(pl.col("n_tokens").cast(pl.Float64).alias("score")).drop("n_tokens")
+
+    def by_cell(frame: pl.DataFrame) -> dict[Any, Row]:
+        return {tuple(row[c] for c in _CELL): _measured(row) for row in score_table(frame).iter_rows(named=True)}
+
+    return by_cell(long), by_cell(failed)

@@ -1,0 +1,63 @@
+"""A loaded study -> refusal of every name that no registry knows: formats, families, schedules, perturbations, benchmarks, probes.
+
+Not covered: types, ranges and names within the file (spec/check.py).
+"""
+
+from __future__ import annotations
+
+from leaven.data.formats import FORMATS
+from leaven.data.perturb import check_operations
+from leaven.data.schedules import SCHEDULES
+from leaven.data.sources.world.build import FAMILIES
+from leaven.errors import StudyError, did_you_mean
+from leaven.evals.harness import check_options, limits_of, metrics_of, open_benchmark
+from leaven.probes.kinds import check_options as check_probe
+from leaven.probes.kinds import find_kind
+from leaven.spec.load import LoadedStudy
+
+
+def check_names(loaded: LoadedStudy) -> None:
+    """Raise StudyError for formats, families, schedules and metrics that do not exist, all at once and with lines."""
+    problems: list[str] = []
+
+    def must(dotted: str, value: str, known: list[str], kind: str) -> None:
+        if value not in known:
+            problems.append(
+                f"{loaded.where(dotted)}: no {kind} is called {value!r}.{did_you_mean(value, known)} Known: {', '.join(known)}"
+            )
+
+    worlds = {f"measure.{n}.world.families": m.world for n, m in loaded.study.measure.items() if m.world}
+    worlds |= {f"probe.{n}.world.families": p.world for n, p in loaded.study.probe.items() if p.world}
+    for cell in loaded.cells:
+        worlds |= {f"data.sources.{n}.world.families": s.world for n, s in cell.data.sources.items() if s.world}
+        for name, stage in cell.data.stages.items():
+            own = f"conditions.{cell.condition}.data.stages.{name}"
+            prefix = own if own in loaded.lines else f"data.stages.{name}"
+            for value in [stage.format] if isinstance(stage.format, str) else stage.format.values():
+                at = f"{prefix}.format" if f"{prefix}.format" in loaded.lines else f"data.stages.{name}.format"
+                must(at, value, FORMATS.names(), "format")
+            must(f"{prefix}.schedule.kind", stage.schedule.kind, SCHEDULES.names(), "schedule")
+            at = f"{prefix}.perturb" if f"{prefix}.perturb" in loaded.lines else f"data.stages.{name}.perturb"
+            check_operations(stage.perturb, loaded.where(at))
+    for dotted, world in worlds.items():
+        for family in world.families:
+            must(dotted, family, list(FAMILIES), "task family")
+    for name, measure in loaded.study.measure.items():
+        if measure.format != "trained":
+            must(f"measure.{name}.format", measure.format, FORMATS.names(), "format")
+        benchmark = open_benchmark(measure.benchmark, loaded.where(f"measure.{name}.benchmark"))
+        metrics = metrics_of(benchmark, measure.metrics, loaded.where(f"measure.{name}.metrics"))
+        limits_of(measure.limits, loaded.where(f"measure.{name}.limits"))
+        check_options(benchmark, measure.options, loaded.where(f"measure.{name}.options"))
+        scored = measure.perturb_what == "generated"
+        check_operations(measure.perturb, loaded.where(f"measure.{name}.perturb"), scored=scored)
+        for index, contrast in enumerate(loaded.study.contrasts):
+            if contrast.benchmark == name:
+                must(f"contrasts.{index}.metric", contrast.metric, list(metrics), f"metric of {name}")
+    for name, probe in loaded.study.probe.items():
+        if probe.format != "trained":
+            must(f"probe.{name}.format", probe.format, FORMATS.names(), "format")
+        find_kind(probe.kind, loaded.where(f"probe.{name}.kind"))
+        check_probe(probe.kind, probe.options, loaded.where(f"probe.{name}"))
+    if problems:
+        raise StudyError("\n".join(dict.fromkeys(problems)))

@@ -1,0 +1,239 @@
+"""A study's sources, items, probes' examples, tokenizers and outside files -> nodes, each once.
+
+Equal work is one node: conditions share it because nodes are merged when function, spec and inputs are equal.
+Not covered: what is trained and measured on them (plan.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from leaven.core.hashing import canonical, plain
+from leaven.core.registry import load_plugin
+from leaven.data.perturb.operation import check_operations
+from leaven.engine.graph import FileInput, Node, input_digest
+from leaven.errors import DataError, StudyError
+from leaven.spec.data import Perturbation, Source, Stage, World
+from leaven.spec.load import LoadedStudy
+from leaven.spec.measure import Measure, Probe
+from leaven.spec.study import Cell
+
+
+def format_of(stage: Stage, source: str) -> str:
+    """Return the format in which a stage renders a source."""
+    return stage.format if isinstance(stage.format, str) else stage.format.get(source, "auto")
+
+
+def operations(perturb: tuple[str | Perturbation, ...]) -> list[dict[str, Any]]:
+    """Return declared perturbations as steps read them, the same for every spelling: [{name, rate, options}]."""
+    return [o.plain() for o in check_operations(perturb)]
+
+
+def named_path(study: Path, name: str, scheme: str, folder: str) -> Path:
+    """Return where `data:NAME`, `model:NAME` or a path relative to the study's folder leads."""
+    if name.startswith(f"{scheme}:"):
+        return (study / Path(folder).expanduser() / name.removeprefix(f"{scheme}:")).resolve()
+    return (study / Path(name).expanduser()).resolve()
+
+
+class Origins:
+    """Adds nodes and merges equal ones; everything a study reads from outside passes through here."""
+
+    def __init__(self, loaded: LoadedStudy, allow_missing: bool) -> None:
+        self.loaded, self.study, self.allow_missing = loaded, loaded.study, allow_missing
+        self.by_content: dict[str, Node] = {}
+        self.by_id: dict[str, Node] = {}
+        self.digests: dict[str, FileInput] = {}
+        self.missing: list[str] = []
+        self.sources: dict[str, dict[str, str]] = {}
+        self.perturbed: dict[str, dict[str, str]] = {}
+        self.tokenizers: dict[str, str] = {}
+        self.folder = loaded.path.absolute().parent
+        self.plugins = {
+            f"plugin:{Path(p).name}": self.file_input(self.folder / p, f"plugins.{i}")
+            for i, p in enumerate(self.study.plugins)
+        }
+        if len(self.plugins) < len(self.study.plugins):
+            raise StudyError(
+                f"{loaded.where('plugins')}: expected different file names, found {', '.join(self.study.plugins)}; rename one"
+            )
+        for item in self.plugins.values():
+            load_plugin(Path(item.path))
+
+    # ---- nodes ---------------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        identity: str,
+        function: str,
+        spec: Mapping[str, Any],
+        inputs: Mapping[str, str | FileInput],
+        links: tuple[str, ...] = (),
+    ) -> str:
+        """Add a node, or return the id of an equal one (its links are joined)."""
+        content = canonical(
+            {
+                "f": function,
+                "s": dict(spec),
+                "i": {k: v if isinstance(v, str) else v.sha256 for k, v in inputs.items()},
+            },
+            identity,
+        )
+        known = self.by_content.get(content)
+        if known is not None:
+            joined = dataclasses.replace(known, links=tuple(dict.fromkeys((*known.links, *links))))
+            self.by_content[content] = self.by_id[known.id] = joined
+            return known.id
+        name, number = identity, 2
+        while name in self.by_id:
+            name, number = f"{identity}~{number}", number + 1
+        node = Node(name, function, dict(spec), dict(inputs), links, threads=self.study.runtime.threads)
+        self.by_content[content] = self.by_id[name] = node
+        return name
+
+    def file_input(self, path: Path, where: str) -> FileInput:
+        """Return a file or folder from outside with its digest (computed once)."""
+        key = str(path)
+        if key not in self.digests:
+            try:
+                self.digests[key] = FileInput(key, input_digest(path))
+            except DataError as error:
+                if not self.allow_missing:
+                    raise DataError(f"{self.loaded.where(where)}: {error}; put it there or set runtime.paths") from None
+                self.missing.append(f"{self.loaded.where(where)}: {path}")
+                self.digests[key] = FileInput(key, "absent")
+            expected = (self.study.lock.get("files") or {}).get(path.name)
+            if expected not in (None, self.digests[key].sha256):
+                raise DataError(
+                    f"{self.loaded.where(where)}: {path} is not the file this lock was written with (sha256 {expected[:12]}..., found "
+                    f"{self.digests[key].sha256[:12]}...); bring the original, or delete `lock:` to use this one"
+                )
+        return self.digests[key]
+
+    # ---- sources, tokens, items ------------------------------------------------------------------------------------------------
+
+    def world(self, identity: str, world: World) -> str:
+        return self.add(
+            identity, "leaven.data.sources.world.build:build_world", plain(world), self.plugins, (identity,)
+        )
+
+    def source(self, name: str, cell: Cell) -> str:
+        """Return the node of a source as a condition sees it."""
+        source: Source = cell.data.sources[name]
+        identity = f"data/{name}"
+        if source.world is not None:
+            node = self.world(identity, source.world)
+        elif source.subset_of is not None:
+            assert source.size_of is not None
+            inputs = {"pool": self.source(source.subset_of, cell), "like": self.source(source.size_of, cell)}
+            node = self.add(identity, "leaven.engine.stages:subset", {"seed": 0}, inputs, (identity,))
+        else:
+            assert source.file is not None
+            path = named_path(self.folder, source.file, "data", self.study.runtime.paths.data)
+            spec = {
+                "name": name,
+                "shape": source.shape,
+                "fields": source.fields,
+                "limit": source.limit,
+                "licence": source.licence,
+                "domain": source.domain,
+                "on_bad_row": "count",
+            }
+            node = self.add(
+                identity,
+                "leaven.data.sources.files:load_file",
+                spec,
+                {"file": self.file_input(path, f"data.sources.{name}.file"), **self.plugins},
+                (identity,),
+            )
+        return node
+
+    def trained(self, stage: Stage, name: str, cell: Cell) -> str:
+        """Return the node of a source as a stage trains on it: after the stage's perturbations."""
+        node = self.source(name, cell)
+        if stage.perturb:
+            spec = {"operations": operations(stage.perturb), "seed": 0}
+            changed = "+".join(o["name"] for o in spec["operations"])
+            identity = f"data/{name}/{changed}"
+            node = self.add(
+                identity, "leaven.data.perturb:perturb", spec, {"examples": node, **self.plugins}, (identity,)
+            )
+            self.perturbed.setdefault(cell.condition, {})[name] = node
+        self.sources.setdefault(cell.condition, {})[name] = node
+        return node
+
+    def items(self, name: str, measure: Measure) -> str:
+        """Return the node of a benchmark's items."""
+        inputs: dict[str, str | FileInput] = dict(self.plugins)
+        if measure.world is not None:
+            inputs["examples"] = self.world(f"data/items-{name}", measure.world)
+        elif measure.file is not None:
+            inputs["file"] = self.file_input(
+                named_path(self.folder, measure.file, "data", self.study.runtime.paths.data), f"measure.{name}.file"
+            )
+        else:
+            raise StudyError(
+                f"{self.loaded.where(f'measure.{name}')}: expected `world` or `file` as the origin of items, found neither"
+            )
+        spec = {
+            "benchmark": measure.benchmark,
+            "name": name,
+            "options": measure.options,
+            "limit": measure.limit,
+            "perturb": operations(measure.perturb) if measure.perturb_what == "gold" else [],
+        }
+        return self.add(f"items/{name}", "leaven.evals.run:load_items", spec, inputs, (f"items/{name}",))
+
+    def examples(self, name: str, probe: Probe) -> str:
+        """Return the node of a probe's held-out examples."""
+        if probe.of is not None:
+            return self.items(probe.of, self.study.measure[probe.of])
+        identity = f"data/probe-{name}"
+        if probe.world is not None:
+            return self.world(identity, probe.world)
+        assert probe.file is not None
+        path = named_path(self.folder, probe.file, "data", self.study.runtime.paths.data)
+        spec = {"name": name, "shape": "auto", "fields": None, "limit": None, "licence": "", "domain": "", "on_bad_row": "count"}
+        inputs = {"file": self.file_input(path, f"probe.{name}.file"), **self.plugins}
+        return self.add(identity, "leaven.data.sources.files:load_file", spec, inputs, (identity,))
+
+    def tokenizer(self, cell: Cell) -> str | FileInput:
+        """Return the tokenizer: a Hugging Face folder's own, else one trained on the sources of *all* conditions."""
+        if cell.model.kind == "hf":
+            return self.model_folder(cell)
+        wanted: dict[str, tuple[str, set[str]]] = {}
+        for other in self.loaded.cells:
+            for stage in other.data.stages.values():
+                for source in stage.mixture:
+                    node = self.trained(stage, source, other)
+                    wanted.setdefault(node, (node, set()))[1].add(format_of(stage, source))
+        chosen = cell.tokenizer.sources
+        used = {
+            n: f for n, (_, f) in wanted.items() if chosen is None or n.removeprefix("data/").split("~")[0] in chosen
+        }
+        spec = {
+            "kind": cell.tokenizer.kind,
+            "vocab_size": cell.tokenizer.vocab_size,
+            "formats": {n: sorted(f) for n, f in sorted(used.items())},
+        }
+        node = self.add(
+            "tokenizer",
+            "leaven.data.tokenizer:train_tokenizer",
+            spec,
+            {**{n: n for n in used}, **self.plugins},
+            ("tokenizer",),
+        )
+        self.tokenizers[canonical(cell.level)] = node
+        return node
+
+    def model_folder(self, cell: Cell) -> FileInput:
+        if cell.model.folder is None:
+            raise StudyError(
+                f"{self.loaded.where('model')}: kind hf needs `folder: model:NAME` or a path to a local Hugging Face folder"
+            )
+        return self.file_input(
+            named_path(self.folder, cell.model.folder, "model", self.study.runtime.paths.models), "model.folder"
+        )
