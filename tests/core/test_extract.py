@@ -27,7 +27,9 @@ NO_RETURN = "def solve(xs):\n    xs.append(1)\n"
 WORDS = st.sampled_from("first we look at the list, then for each item if it is large we import it: def while class "
                         "is a word and return the (sum) of [all] x = y things; note that `solve` matters".split())
 PROSE = st.lists(WORDS, min_size=4, max_size=12).map(" ".join).filter(lambda s: not _python(s))
-THOUGHT = st.lists(st.one_of(PROSE, PROSE.map(lambda s: "- " + s), st.just("")), max_size=30)
+CODE_LIKE = st.sampled_from(["assert solve([]) == 1", "import torch", "print(solve([1]))", "total = 5", "xs = [1, 2]",
+                             "for x in [1]: solve(x)", "def other(x): return x", "result = solve([3])", "solve([1],"])
+THOUGHT = st.lists(st.one_of(PROSE, CODE_LIKE, PROSE.map(lambda s: "- " + s), st.just("")), max_size=30)
 
 
 def _python(line):

@@ -229,31 +229,25 @@ def _longest_program(text: str) -> str:
     """
     if _parses(text):
         return _clean(text) if _has_statement(text) else ""
-    parts = ["\n".join(kept) for chunk in _chunks(text.split("\n")) if (kept := _cut_back(chunk))]
+    lines, parts, at = text.split("\n"), [], 0
+    while at < len(lines):
+        kept = _cut_back(_chunk(lines, at)) if _CODE_START.match(lines[at]) else []
+        if kept:
+            parts.append("\n".join(kept))
+        at += len(kept) or 1  # what a line of prose swallowed is looked at again
     return _clean("\n".join(parts)) if parts else ""
 
 
-def _chunks(lines: list[str]) -> list[list[str]]:
-    """Split into top-level statements: a code-like unindented line and everything indented, blank or closing under
+def _chunk(lines: list[str], start: int) -> list[str]:
+    """Return a top-level statement: the code-like line at `start` and everything indented, blank or closing under
     it."""
-    chunks: list[list[str]] = []
-    current: list[str] | None = None
-    for line in lines:
-        if line[:1] in (" ", "\t", "") or line.strip() == "":
-            if current is not None:
-                current.append(line)
-        elif current is not None and (
-            line[:1] in ")]}#" or re.match(r"(else|elif|except|finally)\b", line) or _open(current)
-        ):
-            current.append(line)
-        elif _CODE_START.match(line):
-            if current is None or not current[-1].startswith("@"):
-                current = []
-                chunks.append(current)
-            current.append(line)
-        else:
-            current = None
-    return chunks
+    chunk = [lines[start]]
+    for line in lines[start + 1 :]:
+        below = line[:1] in (" ", "\t", "") or line[:1] in ")]}#" or re.match(r"(else|elif|except|finally)\b", line)
+        if not below and not _open(chunk):
+            break
+        chunk.append(line)
+    return chunk
 
 
 def _open(lines: list[str]) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from leaven.core.registry import Registry
-from leaven.core.sandbox import Job, Limits, execute
+from leaven.core.sandbox import Job, Limits, Result, execute
 from leaven.core.step import StepContext
 from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
 from leaven.data.formats import FORMATS, MARKERS, prompt_of
@@ -44,10 +44,16 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """A verdict that waits for a program: the harness runs `job` and fills in status, score and detail."""
+    """A verdict that waits for a program: the harness runs `job` and fills in status, score and detail.
+
+    `more` are further runs of the same program (other inputs): all have to pass, the first that does not decides.
+    `accepts(stdout, expected)` may rescue an output that differs from the expected one as text (2.0 for 2).
+    """
 
     job: Job
     verdict: Verdict
+    more: tuple[Job, ...] = ()
+    accepts: Callable[[str, str], bool] | None = None
 
 
 class Benchmark(Protocol):
@@ -69,6 +75,8 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: Registry[Any] = Registry("benchmark")
+WHOLE_OUTPUT = 2000
+"""Characters of stdout the sandbox hands back: a shorter output is known to be whole."""
 
 
 def open_benchmark(name: str, where: str = "") -> Benchmark:
@@ -109,8 +117,8 @@ def metrics_of(benchmark: Benchmark, asked: Sequence[str] | None, where: str = "
     return tuple(asked) if asked else benchmark.metrics
 
 
-def limits_of(declared: Mapping[str, float], where: str = "") -> Limits:
-    """Return sandbox limits with the declared ones in place of the defaults.
+def limits_of(declared: Mapping[str, float], where: str = "", defaults: Limits | None = None) -> Limits:
+    """Return sandbox limits with the declared ones in place of the defaults (a benchmark's own are its `limits`).
 
     Raises:
         StudyError: For a name that is no limit, or a value that is not positive.
@@ -123,7 +131,8 @@ def limits_of(declared: Mapping[str, float], where: str = "") -> Limits:
             )
         if value <= 0:
             raise StudyError(f"{where}.{name}: expected a positive number, found {value}")
-    return Limits(**{n: float(v) if n.endswith("_s") else int(v) for n, v in declared.items()})  # type: ignore[arg-type]
+    changed = {n: float(v) if n.endswith("_s") else int(v) for n, v in declared.items()}
+    return dataclasses.replace(defaults or Limits(), **changed)  # type: ignore[arg-type]
 
 
 def prompt_segments(example: Example, format_name: str) -> tuple[Segment, ...]:
@@ -220,7 +229,7 @@ def judge_all(
         pending += _judged(benchmark, item, samples.get(item.id, ()), setting)
     if setting.perturb:
         pending = [_perturbed(p, setting) if isinstance(p, Execution) else p for p in pending]
-    jobs = [p.job for p in pending if isinstance(p, Execution)]
+    jobs = [job for p in pending if isinstance(p, Execution) for job in (p.job, *p.more)]
     results = (
         execute(
             jobs,
@@ -233,20 +242,33 @@ def judge_all(
         else iter(())
     )
     for one in pending:
-        if isinstance(one, Verdict):
-            yield one
-            continue
-        result = next(results)
-        score = None if result.status in ("harness_error", "not_measured") else float(result.status == "pass")
-        yield dataclasses.replace(
-            one.verdict,
-            status=result.status,
-            score=score,
-            detail=result.detail,
-            tier=result.tier,
-            cpu_s=result.cpu_s,
-            wall_s=result.wall_s,
-        )
+        yield one if isinstance(one, Verdict) else _executed(one, [next(results) for _ in (one.job, *one.more)])
+
+
+def _executed(one: Execution, results: Sequence[Result]) -> Verdict:
+    """Return the verdict of a program after its runs."""
+    ended = [_accepted(one, job, result) for job, result in zip((one.job, *one.more), results, strict=True)]
+    unmeasured = ("harness_error", "not_measured")  # says nothing where another run failed
+    order = sorted(enumerate(ended, 1), key=lambda pair: (pair[1].status == "pass", pair[1].status in unmeasured))
+    number, result = order[0]
+    where = f"run {number} of {len(ended)}: " if one.more and result.status != "pass" else ""
+    return dataclasses.replace(
+        one.verdict,
+        status=result.status,
+        score=None if result.status in unmeasured else float(result.status == "pass"),
+        detail=where + result.detail,
+        tier=result.tier,
+        cpu_s=sum(r.cpu_s for r in results),
+        wall_s=sum(r.wall_s for r in results),
+    )
+
+
+def _accepted(one: Execution, job: Job, result: Result) -> Result:
+    """Return the result, a pass where only the text of a whole (not cut) output differs and the benchmark accepts it."""
+    differs = result.status == "fail" and job.expected_stdout is not None and len(result.stdout_tail) < WHOLE_OUTPUT
+    if one.accepts and differs and one.accepts(result.stdout_tail, job.expected_stdout or ""):
+        return dataclasses.replace(result, status="pass", detail="")
+    return result
 
 
 def _perturbed(one: Execution, setting: Setting) -> Execution:
@@ -255,8 +277,10 @@ def _perturbed(one: Execution, setting: Setting) -> Execution:
 
     job = one.job
     code, outcome, reason = perturb_code(job.program, setting.perturb, 0, job.id, job.entry_point)
+    more = tuple(dataclasses.replace(j, program=code) for j in one.more)
     said = f"{one.verdict.strategy}; {'+'.join(p['name'] for p in setting.perturb)}: {outcome}{f' ({reason})' if reason else ''}"
-    return Execution(job=dataclasses.replace(job, program=code), verdict=dataclasses.replace(one.verdict, strategy=said))
+    verdict = dataclasses.replace(one.verdict, strategy=said)
+    return dataclasses.replace(one, job=dataclasses.replace(job, program=code), more=more, verdict=verdict)
 
 
 def _judged(benchmark: Benchmark, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:

@@ -47,18 +47,18 @@ from leaven.evals.harness import (
 )
 
 
-def setting_of(spec: Mapping[str, Any], metrics: tuple[str, ...]) -> Setting:
-    """Return the Setting of a step's spec."""
+def setting_of(spec: Mapping[str, Any], benchmark: Benchmark) -> Setting:
+    """Return the Setting of a step's spec; limits it does not name are the benchmark's own."""
     return Setting(
         format=spec["format"],
         begin=spec.get("begin", ""),
         perturb=tuple(spec.get("perturb") or ()),
-        metrics=metrics,
+        metrics=metrics_of(benchmark, spec["metrics"]),
         n=spec["n"],
         temperature=spec["temperature"],
         top_p=spec["top_p"],
         max_new_tokens=spec["max_new_tokens"],
-        limits=limits_of(spec.get("limits") or {}),
+        limits=limits_of(spec.get("limits") or {}, defaults=getattr(benchmark, "limits", None)),
         options=spec["options"],
     )
 
@@ -117,7 +117,7 @@ def generate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     load_plugins(inputs)
     began, cpu = time.time(), time.process_time()
     benchmark = open_benchmark(spec["benchmark"])
-    setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
+    setting = setting_of(spec, benchmark)
     items = list(read_items(inputs["items"] / "items.parquet"))
     backend = open_backend(kept_model(inputs["model"], spec.get("checkpoint")), ctx.runtime)
     saved = out / "_resume"
@@ -171,7 +171,7 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     load_plugins(inputs)
     began, cpu = time.time(), _cpu_seconds()
     benchmark = open_benchmark(spec["benchmark"])
-    setting = setting_of(spec, metrics_of(benchmark, spec["metrics"]))
+    setting = setting_of(spec, benchmark)
     items = list(read_items(inputs["items"] / "items.parquet"))
     samples: dict[str, list[Sample]] = defaultdict(list)
     for sample in read_samples(inputs["samples"] / "samples.parquet"):
@@ -182,12 +182,14 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
     _write_timings(out, "judge", began, cpu)
 
 
-def items_of(benchmark: Benchmark, name: str, path: Path, limit: int | None = None) -> list[Item]:
+def items_of(
+    benchmark: Benchmark, name: str, path: Path, limit: int | None = None, options: Mapping[str, Any] | None = None
+) -> list[Item]:
     """Return the first `limit` items of a benchmark file; raise DataError for broken rows, repeated ids or an empty file."""
     return _checked(
         [
             dataclasses.replace(i, benchmark=name)
-            for i in itertools.islice(benchmark.items(_whole_rows(path), {}), limit)
+            for i in itertools.islice(benchmark.items(_whole_rows(path), options or {}), limit)
         ],
         name,
     )
