@@ -184,7 +184,7 @@ def execute(
     programs: Annotated[
         Path,
         typer.Argument(
-            help="Rows {id, program, tests, stdin, expected_stdout, entry_point, limits}.", show_default=False
+            help="Rows {id, program, tests, stdin, expected_stdout, entry_point, language, limits}.", show_default=False
         ),
     ],
     out: Annotated[
