@@ -25,6 +25,7 @@ _VERBS = {
     "execute": "executing",
     "evaluate": "evaluating",
     "attribute": "attributing",
+    "synthesize": "synthesising",
     "schema": "inspect",
     "load": "running",
 }

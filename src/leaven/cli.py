@@ -184,7 +184,7 @@ def execute(
     programs: Annotated[
         Path,
         typer.Argument(
-            help="Rows {id, program, tests, stdin, expected_stdout, entry_point, limits}.", show_default=False
+            help="Rows {id, program, tests, stdin, expected_stdout, entry_point, language, limits}.", show_default=False
         ),
     ],
     out: Annotated[
@@ -272,6 +272,50 @@ def attribute(
     )
     print(found.top(top or 10))
     print(f"table: {found.table}" + (f"\nstrips: {found.page}" if found.page else ""))
+
+
+class _WithFields(typer.core.TyperCommand):
+    """A command whose --help ends with every field of a synthesis file; they are read only then."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the fields."""
+        from leaven.api.synthesising import fields_text
+
+        formatter.write(f"\n{fields_text()}\n")
+
+
+@app.command(cls=_WithFields)
+def synthesize(
+    spec: Annotated[
+        Path, typer.Argument(help="Synthesis file (YAML), or a file of seeds (JSONL, JSON, Parquet).", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for records, funnel, replies and verdicts.")] = Path("synthesis"),
+    server: Annotated[str | None, typer.Option(metavar="URL", help="Teacher: an OpenAI-compatible server (teacher.server).")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Its model (teacher.model).")] = None,
+    recorded: Annotated[Path | None, typer.Option(metavar="FILE", help="Teacher: recorded replies (teacher.recorded).")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Seeds to ask about per source (asking.limit).")] = None,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set one field listed below; repeatable.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Filter the seeds and count the requests; ask nothing.")] = False,
+    preview: Annotated[int, typer.Option("--preview", metavar="N", min=0, help="With --plan: show N rendered requests.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress lines.")] = False,
+) -> None:
+    """Make records of question, thought, code and tests from seeds with a teacher; the same command goes on where it stopped."""
+    from leaven.api.synthesising import result_text, stderr_line
+
+    named = {
+        "teacher.server": server,
+        "teacher.model": model,
+        "teacher.recorded": str(recorded.absolute()) if recorded else None,
+        "asking.limit": limit,
+    }
+    values = [f"{path}={json.dumps(value)}" for path, value in named.items() if value is not None]
+    result = leaven.synthesize(
+        spec, out, [*values, *(set or ())], plan=plan, previews=preview, log=None if quiet else stderr_line
+    )
+    print(result_text(result))
+    raise typer.Exit(result.exit_code)
 
 
 @app.command()

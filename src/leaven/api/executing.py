@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from leaven.core.hashing import digest
-from leaven.core.sandbox import Job, Limits
+from leaven.core.sandbox import Job, Limits, language_of
 from leaven.core.sandbox import execute as run_jobs
-from leaven.errors import DataError, did_you_mean
+from leaven.errors import DataError, RefusedError, did_you_mean
 from leaven.evals.harness import limits_of
 
 FIELDS = ("id", "program", "tests", "stdin", "expected_stdout", "entry_point", "language", "limits")
@@ -52,7 +52,7 @@ def execute(
         progress: Receives (judged, total).
 
     Raises:
-        DataError: A row lacks id or program, has an unknown column, another language than Python, or a repeated id.
+        DataError: A row lacks id or program, has an unknown column, a language that is not run, or a repeated id.
         RefusedError: The tier is not available here.
     """
     source = Path(programs)
@@ -108,11 +108,16 @@ def _job(value: Mapping[str, Any], where: str) -> Job:
     for name in ("id", "program"):
         if value.get(name) in (None, ""):
             raise DataError(f"{where}: expected a value for {name!r}, found none")
-    if value.get("language", "python") != "python":
-        raise DataError(
-            f"{where}: expected language python, found {value['language']!r}; other languages are not supported yet"
-        )
     tests = value.get("tests") or []
+    try:
+        language = language_of(str(value.get("language") or "python"), where)
+    except RefusedError as problem:
+        raise DataError(str(problem)) from None
+    if language != "python" and tests:
+        raise DataError(
+            f"{where}: found tests beside a {language} program; expected the tests inside its text (assert texts are Python), "
+            "or expected_stdout"
+        )
     return Job(
         id=str(value["id"]),
         program=str(value["program"]),
@@ -121,6 +126,7 @@ def _job(value: Mapping[str, Any], where: str) -> Job:
         stdin=value.get("stdin"),
         expected_stdout=value.get("expected_stdout"),
         limits=limits_of(value.get("limits") or {}, where) if value.get("limits") else Limits(),
+        language=language,
     )
 
 
@@ -134,6 +140,7 @@ def _identity(job: Job) -> str:
             "stdin": job.stdin,
             "expected_stdout": job.expected_stdout,
             "limits": job.limits,
+            **({} if job.language == "python" else {"language": job.language}),
         }
     )[:16]
 

@@ -1,4 +1,4 @@
-"""Python program + the names tests ask for -> the same program without what only demonstrates it.
+"""Python program -> the same without what only demonstrates it, and the imports it forgot.
 
 Answers of models end in example calls, asserts and prints, and thoughts hold lines that happen to be Python; executing
 them can fail a right program (a wrong example, a missing module, a read from stdin). Kept are the statements that the
@@ -10,9 +10,10 @@ Not covered: finding the program in a text (extract.py), other languages.
 from __future__ import annotations
 
 import ast
+import builtins
 import symtable
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 _BY_TEXT = frozenset(("eval", "exec", "globals", "locals", "vars", "getattr", "__import__"))
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -59,6 +60,29 @@ def prune(code: str, needed: Collection[str]) -> str:
             parts += lines[after:end]  # with the comments and blank lines before it
         after = end
     return "\n".join(parts).strip("\n") + "\n"
+
+
+def imports_for(code: str, library: Mapping[str, str]) -> str:
+    """Return import lines for the names that `code` reads and never binds.
+
+    Args:
+        code: A program; one that is no Python needs nothing.
+        library: Name -> the import statement that brings it.
+    """
+    tree = parse(code)
+    if tree is None:
+        return ""
+    lines = code.split("\n")
+    bound, loaded = set(dir(builtins)), set()
+    for statement in tree.body:
+        bound |= set(_bound(statement))
+        first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
+        try:
+            loaded |= set(_loaded(statement, "\n".join(lines[first - 1 : statement.end_lineno])))
+        except (SyntaxError, ValueError):
+            return ""
+    wanted = dict.fromkeys(library[name] for name in sorted(loaded - bound) if name in library)
+    return "".join(f"{line}\n" for line in wanted)
 
 
 def _kept(statements: list[ast.stmt], texts: list[str], bound: list[set[str]], needed: set[str]) -> list[bool]:

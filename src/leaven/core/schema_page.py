@@ -33,6 +33,7 @@ PLACES: dict[str, str] = {
     "PROBE_VALUES": "`values.parquet` of every probe (`CONDITION/seed-N/probe-NAME`)",
     "PROBE_GRID": "`grid.parquet` of every attention probe (`CONDITION/seed-N/probe-NAME`)",
     "PERTURBED": "`perturbed.parquet` of every perturbed source (`data/SOURCE/PERTURBATIONS`)",
+    "FUNNEL": "`funnel.parquet` of every synthesis (`leaven synthesize`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }
 """Schema -> where its table is found; artifact names are links in the run folder `runs/STUDY/`."""

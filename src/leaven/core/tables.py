@@ -205,6 +205,23 @@ PERTURBED: Schema = {
 original is kept), the verdicts are those of the example's tests before and after (empty where nothing ran), and `edits` of `sites`
 places were changed."""
 
+FUNNEL: Schema = {
+    "source": pl.String,
+    "total": pl.Int64,
+    "filtered": pl.Int64,
+    "asked": pl.Int64,
+    "answered": pl.Int64,
+    "parsed": pl.Int64,
+    "consistent": pl.Int64,
+    "inconsistent": pl.Int64,
+    "unjudged": pl.Int64,
+    "ratio_percent": pl.Float64,
+    "yield_percent": pl.Float64,
+}
+"""One row per seed source of a synthesis and their sum: candidates read, kept by the seed filter, put to the teacher, answered, well
+formed, then consistent or not; `ratio_percent` is consistent of total (null where not all kept seeds were asked about),
+`yield_percent` consistent of asked."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 

@@ -7,16 +7,28 @@ Not covered: running programs (harness.py, core/sandbox); extraction rules (core
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from types import CodeType
 
-from leaven.core.extract import Extraction, extract_answer, extract_code
-from leaven.core.sandbox import Job
+from leaven.core.extract import Extraction, extract_answer, extract_code, extract_completion
+from leaven.core.prune import imports_for
+from leaven.core.sandbox import Job, Limits
 from leaven.core.types import Item, Sample, Verdict
 from leaven.evals.harness import Execution, Setting
 
 
 def judge_program(
-    item: Item, sample: Sample, setting: Setting, *, prefix: str = "", metric: str = "accuracy"
+    item: Item,
+    sample: Sample,
+    setting: Setting,
+    *,
+    prompt: str = "",
+    prefix: str = "",
+    tests: Sequence[str] | None = None,
+    limits: Limits | None = None,
+    library: Mapping[str, str] | None = None,
+    metric: str = "accuracy",
 ) -> Verdict | Execution:
     """Extract code and ask for its execution against the item's tests.
 
@@ -24,22 +36,48 @@ def judge_program(
         item: Its example carries tests and, optionally, an entry point.
         sample: The model's text.
         setting: Carries the sandbox limits.
-        prefix: Code that stands before the extracted code (imports, a prompt that is itself code).
+        prompt: Code that the text may continue instead of defining the entry point itself.
+        prefix: Code that stands before the extracted code (imports, helpers of the prompt).
+        tests: Other tests than the item's.
+        limits: Other limits than the setting's.
+        library: Name -> import that brings it; given for a name the program uses and never defines.
         metric: Name of the verdict's metric.
     """
     example = item.example
-    found = extract_code(sample.text, entry_point=example.entry_point)
+    tests = example.tests if tests is None else tuple(tests)
+    needed = names_of_tests(tests)
+    if prompt:
+        found = extract_completion(sample.text, prompt, example.entry_point, needed)
+    else:
+        found = extract_code(sample.text, entry_point=example.entry_point, needed=needed)
     verdict = _extracted(item, sample, found, metric)
     if not found.ok:
         return _without_answer(verdict, "no code was found in the text")
+    missing = imports_for(found.code, library) if library else ""
     job = Job(
         id=f"{item.id}#{sample.index}",
-        program=prefix + found.code,
-        tests=example.tests,
+        program=missing + prefix + found.code,
+        tests=tests,
         entry_point=example.entry_point,
-        limits=setting.limits,
+        limits=limits or setting.limits,
     )
     return Execution(job=job, verdict=verdict)
+
+
+@functools.lru_cache(maxsize=4096)  # every sample of an item meets the same tests
+def names_of_tests(tests: tuple[str, ...]) -> frozenset[str]:
+    """Return the names that test texts read; texts that are no Python read none."""
+    names: set[str] = set()
+    for text in tests:
+        try:
+            todo = [compile(text, "<tests>", "exec", dont_inherit=True)]
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        while todo:
+            code = todo.pop()
+            names.update(code.co_names)
+            todo += [c for c in code.co_consts if isinstance(c, CodeType)]
+    return frozenset(names)
 
 
 def judge_answer(

@@ -75,6 +75,27 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> LoadedStudy:
     return LoadedStudy(study, tuple(cells), path, raw, lines)
 
 
+def load_spec(kind: Any, path: Path | None, raw: dict[str, Any] | None = None, overrides: tuple[str, ...] = ()) -> Any:
+    """Read and check another kind of file than a study (a synthesis), or plain data without a file.
+
+    Raises:
+        StudyError: Listing every mistake as `file:line path: expected ..., found ...`.
+    """
+    tree, lines = (raw or {}, {}) if path is None else read_yaml(path)
+    for text in overrides:
+        _apply_override(tree, lines, text)
+    problems = Problems(path or Path("command line"), lines)
+    value = _validate(kind, tree, problems)
+    if problems or value is None:
+        raise StudyError(problems.text())
+    return value
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a spec type, with its fields' defaults and descriptions."""
+    return TypeAdapter(kind).json_schema()
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of study files (`leaven schema`)."""
     schema = TypeAdapter(Study).json_schema()

@@ -59,3 +59,8 @@ def cores() -> int:
 def store_path(runtime: Runtime) -> Path:
     """Return the store folder: LEAVEN_STORE when set, else the runtime's."""
     return Path(os.environ.get("LEAVEN_STORE") or runtime.store).expanduser().absolute()
+
+
+def secret(name: str | None) -> str:
+    """Return the value of the environment variable that holds a secret, "" for no name or no value; it is never stored."""
+    return os.environ.get(name, "") if name else ""

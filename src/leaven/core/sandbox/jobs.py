@@ -30,6 +30,10 @@ class Job:
     `tests` hold the expected values; `entry_point` is the function that a `check(candidate)` among them is called
     with. With `stdin` or `expected_stdout` and no tests the program runs as a script; its output is compared line by
     line, trailing blanks ignored. A job with neither passes when it ends without an exception.
+
+    `language` is python, cpp, bash (also sh), java, php or js. In a language other than Python the program is a whole
+    text with its tests in it: it is compiled where needed and run, and passes with exit code 0 and, where given, the
+    expected stdout. `limits` bound the run; compiling has its own.
     """
 
     id: str
@@ -39,6 +43,7 @@ class Job:
     stdin: str | None = None
     expected_stdout: str | None = None
     limits: Limits = field(default_factory=Limits)
+    language: str = "python"
 
 
 @dataclass(frozen=True, slots=True)

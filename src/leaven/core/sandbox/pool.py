@@ -7,12 +7,14 @@ torch. Not covered: what a child may do (inside/cage.py), how tests are judged (
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from leaven.core.sandbox import toolchains
 from leaven.core.sandbox.jobs import Job, Result
 from leaven.core.sandbox.tiers import start_worker
 from leaven.core.sandbox.worker import Outcome, Worker, WorkerLost
@@ -70,7 +72,7 @@ def execute(
                 if job is None:
                     exhausted = True
                     break
-                pool.put(given, job)
+                pool.put(given, _checked(job))
                 given += 1
             if taken == given:
                 return
@@ -139,6 +141,8 @@ class _Pool:
             while (batch := self._next()) is not None:
                 worker = worker or self._start()
                 entries, mode, strict = batch
+                if mode == "foreign" and self._cannot_run(worker, entries):
+                    continue
                 try:
                     outcomes = worker.run([e[1] for e in entries], mode, strict=strict, unsafe=self.unsafe)
                 except WorkerLost as problem:
@@ -155,6 +159,20 @@ class _Pool:
         finally:
             if worker is not None:
                 self._end(worker)
+
+    def _cannot_run(self, worker: Worker, entries: list[tuple[int, Job, int]]) -> bool:
+        """Give a foreign job its result where this tier or this machine does not run its language."""
+        ((index, job, _),) = entries
+        if self._lone == "shared":
+            result = Result(job.id, "harness_error", f"refused at tier D: {job.language} (ask for unsafe execution to run it anyway)")
+        elif why := toolchains.unmeasurable(worker, job.language):
+            result = Result(job.id, "not_measured", why)
+        else:
+            return False
+        with self._lock:
+            self._results[index] = dataclasses.replace(result, tier=self.tier)
+            self._lock.notify_all()
+        return True
 
     def _start(self) -> Worker:
         with self._lock:
@@ -187,6 +205,8 @@ class _Pool:
 
     def _fresh_batch(self) -> tuple[list[tuple[int, Job, int]], str, bool]:
         index, job = self._fresh.popleft()
+        if job.language != "python":
+            return [(index, job, 0)], "foreign", self.strict
         if _is_script(job):
             return [(index, job, 0)], "script", self.strict
         if self.share == 1 or job.stdin is not None:
@@ -195,7 +215,7 @@ class _Pool:
         size = max(1, min(self.share, (len(self._fresh) + self.count) // self.count))
         while self._fresh and len(entries) < size:
             _, other = self._fresh[0]
-            if _is_script(other) or other.stdin is not None or other.limits != job.limits:
+            if _is_script(other) or other.stdin is not None or other.language != "python" or other.limits != job.limits:
                 break
             entries.append((*self._fresh.popleft(), 0))
         return entries, "shared", self.strict
@@ -229,14 +249,21 @@ class _Pool:
                         job.id, "harness_error", f"the worker was lost twice: {why}", tier=self.tier
                     )
                 else:
-                    self._again.append((index, job, LOST, "script" if mode == "script" else self._lone, self.strict))
+                    self._again.append((index, job, LOST, mode if mode in ("script", "foreign") else self._lone, self.strict))
             self._lock.notify_all()
 
     def _result(self, job: Job, outcome: Outcome, mode: str, attempt: int) -> Result:
-        status, detail = verdict(job, outcome, mode)
+        status, detail = toolchains.verdict(job, outcome, same_output) if mode == "foreign" else verdict(job, outcome, mode)
         if attempt == BESIDE and self.strict:
             detail = f"checked in the program's own process. {detail}".strip()
         return Result(job.id, status, detail, outcome.cpu_s, outcome.wall_s, self.tier, outcome.printed[-2000:])
+
+
+def _checked(job: Job) -> Job:
+    """Return the job with the usual name of its language; raises RefusedError for one that is not run."""
+    if job.language == "python":
+        return job
+    return dataclasses.replace(job, language=toolchains.language_of(job.language, f"job {job.id!r}"))
 
 
 def _is_script(job: Job) -> bool:

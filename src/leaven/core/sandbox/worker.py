@@ -20,6 +20,7 @@ from pathlib import Path
 
 from leaven.core.sandbox.inside.plaindata import Channel
 from leaven.core.sandbox.jobs import Job
+from leaven.core.sandbox.toolchains import COMPILE, plan, readable_folders
 
 _ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
 _slots = itertools.count()
@@ -37,7 +38,8 @@ class TierUnavailable(Exception):
 class Outcome:
     """What became of one job of a batch: the judge's word (empty when it got none) and the worker's report.
 
-    `printed` is stdout (with stderr, unless the job is a script), `errors` a script's stderr.
+    `printed` is stdout (with stderr, unless the job is a script), `errors` a script's stderr; `step` says how far a
+    program in another language came (compile, uncompiled, gone, run).
     """
 
     status: str
@@ -48,6 +50,7 @@ class Outcome:
     wall_s: float
     ended: str
     wait_status: int
+    step: str = ""
 
 
 class Worker:
@@ -77,7 +80,7 @@ class Worker:
             tier,
             str(uid),
             self._scratch,
-            sys.base_prefix,
+            os.pathsep.join((sys.base_prefix, *readable_folders())),
         ]
         with control, verdicts:
             self._process = subprocess.Popen(
@@ -105,7 +108,7 @@ class Worker:
             raise TierUnavailable(hello["failed"])
 
     def run(self, jobs: Sequence[Job], mode: str, *, strict: bool = True, unsafe: bool = False) -> list[Outcome]:
-        """Run jobs with equal limits in one child; `mode` is shared (allow-listed only), alone or script.
+        """Run jobs with equal limits in one child; `mode` is shared (allow-listed only), alone, script or foreign.
 
         Returns one outcome per job; "skipped" for those after a job that ended the child.
 
@@ -115,6 +118,8 @@ class Worker:
         self._n += 1
         limits = jobs[0].limits
         patience_s = 30 + 2 * len(jobs) * limits.wall_s
+        if mode == "foreign":
+            patience_s += 10 * COMPILE["wall_s"]
         self._control.settimeout(patience_s)
         self._verdicts.settimeout(patience_s)
         task = {
@@ -125,10 +130,12 @@ class Worker:
             "unsafe": unsafe,
             "programs": [{"program": j.program} for j in jobs],
         }
+        if mode == "foreign":
+            task["plan"] = plan(jobs[0])
         words: dict[int, list] = {}
         try:
             self._channel.send(task)
-            if mode != "script":
+            if mode not in ("script", "foreign"):
                 tests = [{"tests": list(j.tests), "entry_point": j.entry_point} for j in jobs]
                 self._judge.send(
                     {"n": self._n, "jobs": tests, "strict": strict, "cpu_s": limits.cpu_s, "unsafe": unsafe}
@@ -150,7 +157,7 @@ class Worker:
         status, detail, printed = words.get(index, ("" if index == judged else "skipped", "", ""))
         if n_jobs == 1 and report["reason"] == "output_limit":
             ended = "output_limit"
-        if mode == "script":
+        if mode in ("script", "foreign"):
             status, ended = "", report["reason"]
         return Outcome(
             status,
@@ -161,6 +168,7 @@ class Worker:
             wall_s,
             ended,
             report["status"],
+            report.get("step", ""),
         )
 
     def hang_up(self) -> None:

@@ -36,15 +36,57 @@ def item_from_problem(row: Mapping[str, Any], index: int, benchmark: str, needs:
     )
 
 
-def required(row: Mapping[str, Any], field: str, index: int, benchmark: str, *others: str) -> Any:
-    """Return the first of the named columns that a row has; raise DataError naming them all when it has none."""
+def required(
+    row: Mapping[str, Any], field: str, index: int, benchmark: str, *others: str, kind: type | tuple[type, ...] = object
+) -> Any:
+    """Return the first of the named columns that a row has.
+
+    Args:
+        row: A row of a benchmark file.
+        field: The column.
+        index: Number of the row, from 0.
+        benchmark: Named in errors.
+        others: Columns that serve as well.
+        kind: What the value has to be.
+
+    Raises:
+        DataError: When the row has none of the columns, or a value of another kind.
+    """
     for name in (field, *others):
-        if row.get(name) is not None:
-            return row[name]
-    raise DataError(
-        f"benchmark {benchmark}, row {index + 1}: expected a column {' or '.join((field, *others))}, found "
-        f"{sorted(row)}.{did_you_mean(field, sorted(row))}"
+        value = row.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, kind):
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            raise broken(
+                benchmark,
+                index,
+                f"expected {' or '.join(WORDS.get(k, k.__name__) for k in kinds)} in column {name!r}, "
+                f"found {type(value).__name__} {str(value)[:80]!r}",
+            )
+        return value
+    raise broken(
+        benchmark,
+        index,
+        f"expected a column {' or '.join((field, *others))}, found {sorted(row)}.{did_you_mean(field, sorted(row))}",
     )
+
+
+WORDS = {str: "a text", list: "a list", dict: "a mapping", int: "a whole number"}
+
+
+def broken(benchmark: str, index: int, what: str) -> DataError:
+    """Return the error for row `index` (from 0) of a benchmark; the file is named by whoever reads it."""
+    return DataError(f"benchmark {benchmark}, row {index + 1}: {what}")
+
+
+def texts(row: Mapping[str, Any], field: str, index: int, benchmark: str, *others: str) -> tuple[str, ...]:
+    """Return a column that holds a list of texts; raise DataError for anything else in it."""
+    found = required(row, field, index, benchmark, *others, kind=list)
+    for value in found:
+        if not isinstance(value, str):
+            raise broken(benchmark, index, f"expected texts in column {field!r}, found {type(value).__name__} among them")
+    return tuple(found)
 
 
 def problem_item(
@@ -60,6 +102,8 @@ def problem_item(
     domain: str = "",
     cluster: str = "",
     meta: Mapping[str, Any] | None = None,
+    difficulty: int | None = None,
+    difficulty_unit: str = "",
 ) -> Item:
     """Return an item whose gold is code or an answer."""
     example = Example(
@@ -73,5 +117,7 @@ def problem_item(
         licence=licence,
         domain=domain,
         meta=dict(meta or {}),
+        difficulty=difficulty,
+        difficulty_unit=difficulty_unit,
     )
     return Item(id=identity, benchmark=benchmark, example=example, cluster=cluster or identity)

@@ -6,6 +6,9 @@ B  (plain user)    the same inside a user namespace; capabilities dropped instea
 C  (in containers) seccomp and landlock, no capabilities, no new processes, limits
 D  (anything)      limits only: programs that the allow-list does not prove harmless must not run here
 
+In tier B started by root (tier A is then the better one) the number of processes is not bounded by the kernel, which
+counts root's never; programs in other languages are counted from outside there.
+
 Why a pid namespace per child: killing its first process ends every descendant. What can be prepared or given up once
 in the worker is; a child only makes the calls (`Lock.apply`). Not covered: cgroups (the memory of one job's processes
 together is bounded by limits x processes only); disk use in tier C (each file is limited, their number is not; the
@@ -20,6 +23,7 @@ import resource
 import signal
 import struct
 import sys
+import time
 
 from kernel import ABI, OWN_PID, CageError, Kernel, filter_program
 
@@ -35,6 +39,7 @@ _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _UMOUNT_DETACH = 2
 _PDEATHSIG, _NO_NEW_PRIVS, _SECCOMP, _SUBREAPER = 1, 38, 22, 36
+_TICKS, _PAGE = (os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")) if LINUX else (100, 4096)
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/bin", "/bin")
 
 
@@ -69,17 +74,18 @@ class Cage:
 
     # -- the worker ---------------------------------------------------------------------------------------------------
 
-    def enter(self, prefix: str) -> None:
-        """Isolate the calling process for good; in tiers A and B it returns in a new process, first of its pid
+    def enter(self, readable: list[str]) -> None:
+        """Isolate the calling process for good, `readable` folders aside; in tiers A and B it returns in a new process, first of its pid
         namespace."""
         if self.tier in "AB":
             self._enter_namespaces()
-            self._build_root(prefix)
+            self._build_root(readable)
         elif LINUX:
+            os.chmod(self.scratch, 0o711)  # a job of another uid lives in a folder of its own below
             self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         if self.tier == "C":
             self.kernel.call("prctl", _SUBREAPER, 1, 0, 0, 0)
-            self._ruleset = self._build_ruleset([prefix, *_SYSTEM_FOLDERS])
+            self._ruleset = self._build_ruleset([*readable, *_SYSTEM_FOLDERS])
         if self.tier == "A":
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
@@ -103,14 +109,14 @@ class Cage:
         kernel.call("prctl", _PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         self._pidns = os.open("/proc/self/ns/pid", os.O_RDONLY)
 
-    def _build_root(self, prefix: str) -> None:
+    def _build_root(self, readable: list[str]) -> None:
         """Replace / by a tmpfs holding the interpreter and the system libraries, read-only, with no /proc, /etc or
         home."""
         mount = self.kernel.mount
         mount(b"none", b"/", None, _REC | _PRIVATE)
         root = next((d for d in ("/sys", "/mnt", "/media", "/srv") if os.path.isdir(d)), "/tmp")
         mount(b"tmpfs", root.encode(), b"tmpfs", _NOSUID | _NODEV, b"size=1m,mode=755")
-        for folder in (*_SYSTEM_FOLDERS, prefix):
+        for folder in (*_SYSTEM_FOLDERS, *readable):
             if os.path.isdir(folder) and not os.path.ismount(root + folder):
                 os.makedirs(root + folder, 0o755, exist_ok=True)
                 mount(folder.encode(), (root + folder).encode(), None, _BIND)
@@ -120,10 +126,13 @@ class Cage:
         for device in ("null", "zero", "urandom"):
             os.close(os.open(f"{root}/dev/{device}", os.O_CREAT | os.O_WRONLY))
             mount(f"/dev/{device}".encode(), f"{root}/dev/{device}".encode(), None, _BIND)
-        try:  # kept as a descriptor only: the worker reads run-queue delays in it, its children have no /proc
+        for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+            os.symlink(target, f"{root}/dev/{name}")  # they lead somewhere only where a child has a /proc
+        try:  # for the worker, which reads run-queue delays in it; its children have no /proc or only their own
             mount(b"proc", f"{root}/proc".encode(), b"proc", _NOSUID | _NODEV | _NOEXEC)
             self._proc = os.open(f"{root}/proc", os.O_RDONLY | os.O_DIRECTORY)
-            self.kernel.call("umount2", f"{root}/proc".encode(), _UMOUNT_DETACH)
+            if self.tier == "A":  # in a user namespace a new /proc can be mounted only while another one is in sight
+                self.kernel.call("umount2", f"{root}/proc".encode(), _UMOUNT_DETACH)
         except CageError:
             self._proc = -1  # a container may forbid it; wall limits are then not stretched
         os.chdir(root)
@@ -169,11 +178,13 @@ class Cage:
             self.kernel.call("unshare", _NEWPID)
         return os.fork()
 
-    def waited_s(self, pid: int) -> float:
+    def waited_s(self, pid: int, everyone: bool = False) -> float:
         """Return the seconds a child's first thread was ready to run but had no core; 0.0 where the system does not
-        say."""
+        say. `everyone`: the longest such wait of any process of its job."""
         if self._proc < 0:
             return 0.0
+        if everyone:
+            return max((self.waited_s(one) for one in self._family(pid, 0)), default=0.0)
         try:
             handle = os.open(f"{pid}/schedstat", os.O_RDONLY, dir_fd=self._proc)
         except OSError:
@@ -183,12 +194,60 @@ class Cage:
         finally:
             os.close(handle)
 
-    def prepare(self, limits: dict, judge: bool = False) -> Lock:
+    def _family(self, pid: int, judge_pid: int) -> list[int]:
+        """Return the processes of a job: in tiers A and B all of this worker's namespace but the worker and its judge,
+        elsewhere the process group of its first."""
+        pids = [int(name) for name in os.listdir(self._proc) if name.isdigit()]
+        if self._pidns >= 0:
+            return [p for p in pids if p not in (1, judge_pid)]
+        found = []
+        for one in pids:
+            try:
+                if os.getpgid(one) == pid:
+                    found.append(one)
+            except OSError:
+                continue
+        return found
+
+    def count_own_processes(self) -> int:
+        """Return how many threads run under this worker's uid; 0 where that cannot be read."""
+        count = 0
+        for name in os.listdir(self._proc) if self._proc >= 0 else ():
+            try:
+                if name.isdigit() and os.stat(name, dir_fd=self._proc).st_uid == os.geteuid():
+                    count += len(os.listdir(f"/proc/{name}/task"))
+            except OSError:
+                continue
+        return count
+
+    def usage_of(self, pid: int, judge_pid: int) -> tuple[float, int, int]:
+        """Return the CPU seconds, resident bytes and number of a job's processes (of its first where nothing else is
+        known)."""
+        if self._proc < 0:
+            return time.clock_gettime(((~pid) << 3) | 2) if LINUX else 0.0, 0, 1
+        ticks = pages = count = 0
+        for one in self._family(pid, judge_pid):
+            try:
+                handle = os.open(f"{one}/stat", os.O_RDONLY, dir_fd=self._proc)
+            except OSError:
+                continue
+            try:
+                fields = os.read(handle, 4096).rpartition(b")")[2].split()
+            except OSError:
+                continue
+            finally:
+                os.close(handle)
+            ticks += sum(map(int, fields[11:15]))
+            pages += int(fields[21])
+            count += 1
+        return ticks / _TICKS, pages * _PAGE, count
+
+    def prepare(self, limits: dict, kind: str = "candidate") -> Lock:
         """Return the lock of a child with these limits (cpu_s, memory_bytes, processes, file_bytes), made once and
-        kept."""
-        key = (*[limits[k] for k in ("cpu_s", "memory_bytes", "processes", "file_bytes")], judge)
+        kept; `kind` is candidate, judge or foreign."""
+        key = (*[limits[k] for k in ("cpu_s", "memory_bytes", "processes", "file_bytes")], kind)
         if key not in self._locks:
-            self._locks[key] = Lock(self, limits, judge)
+            self._locks[key] = Lock(self, limits, kind)
         return self._locks[key]
 
     def bury(self, pid: int) -> None:
@@ -212,10 +271,15 @@ class Lock:
     """Everything one child gives up, prepared in the worker. `apply` runs in the child and is kept short on
     purpose."""
 
-    def __init__(self, cage: Cage, limits: dict, judge: bool) -> None:
+    def __init__(self, cage: Cage, limits: dict, kind: str) -> None:
+        judge = kind == "judge"
         self.tier, self.kernel, self.uid = cage.tier, cage.kernel, cage.uid + judge
-        self.limits = self._limits(limits, judge)
+        # interpreters below a closed home cannot be read under another uid, programs of the system can
+        self.own_uid = self.tier == "A" or (kind == "foreign" and self.tier in "CD" and cage.root)
+        self.others = 0 if self.own_uid or self.tier == "B" else cage.count_own_processes()
+        self.limits = self._limits(limits, kind)
         self.first: list = []
+        self.optional: tuple | None = None
         self.last: list = []
         if self.kernel is None:
             return
@@ -226,6 +290,10 @@ class Lock:
                 prepare("unshare", _NEWNS),
                 prepare("mount", b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, options),
             ]
+            if kind == "foreign":  # virtual machines and shells read their own entries
+                self.optional = prepare("mount", b"proc", b"/proc", b"proc", _NOSUID | _NODEV | _NOEXEC | _RDONLY, None)
+            if self.tier == "B" and cage._proc >= 0 and kind != "foreign":
+                self.first.append(prepare("umount2", b"/proc", _UMOUNT_DETACH))
         else:
             self.first = [prepare("syscall", 446, cage._ruleset, 0)]  # landlock_restrict_self
         if self.tier in "BC":  # capset to nothing
@@ -236,27 +304,28 @@ class Lock:
             )
         self.last.append(prepare("prctl", _PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
         # without a countable uid of its own a job may not start processes: root is exempt from RLIMIT_NPROC
-        may_fork = judge or self.tier == "A" or (self.tier == "B" and not cage.root)
+        # (a foreign job's processes are counted from outside)
+        may_fork = kind != "candidate" or self.tier == "A" or (self.tier == "B" and not cage.root)
         code = filter_program(cage.machine, self.tier == "C", may_fork)
         self.own_pid_at = [at for at in range(4, len(code), 8) if code[at : at + 4] == struct.pack("=I", OWN_PID)]
         self.code = self.kernel.buffer(code)
         self.program = self.kernel.buffer(struct.pack("=HxxxxxxQ", len(code) // 8, self.kernel.address(self.code)))
         self.last.append(prepare("prctl", _SECCOMP, 2, self.kernel.address(self.program), 0, 0))
 
-    def _limits(self, limits: dict, judge: bool) -> list[tuple[int, tuple[int, int]]]:
+    def _limits(self, limits: dict, kind: str) -> list[tuple[int, tuple[int, int]]]:
         wanted = {
             "RLIMIT_AS": limits["memory_bytes"],
             "RLIMIT_FSIZE": limits["file_bytes"],
-            "RLIMIT_NOFILE": 64,
+            "RLIMIT_NOFILE": 256 if kind == "foreign" else 64,
             "RLIMIT_CORE": 0,
             "RLIMIT_STACK": 64 << 20,
             "RLIMIT_MEMLOCK": 0,
             "RLIMIT_MSGQUEUE": 0,
         }
-        if not judge:
+        if kind != "judge":
             wanted["RLIMIT_CPU"] = int(limits["cpu_s"]) + 2
-        if self.tier in "AB":  # counted per uid: only where the uid (or its namespace) is the job's own
-            wanted["RLIMIT_NPROC"] = limits["processes"]
+        if self.own_uid or self.tier == "B" or kind == "foreign":  # counted per uid, which may be that of other work
+            wanted["RLIMIT_NPROC"] = limits["processes"] + self.others
         found = []
         for name, value in wanted.items():
             if (which := getattr(resource, name, None)) is not None:
@@ -271,6 +340,9 @@ class Lock:
         os.setsid()
         for call in self.first:
             self.kernel.make(call)
+        if self.optional is not None:
+            function, args, _ = self.optional
+            function(*args)
         os.closerange(first_fd, 65536 if LINUX else 1024)
         os.chdir(folder or "/tmp")
         for which, values in self.limits:
@@ -279,7 +351,10 @@ class Lock:
             except (ValueError, OSError):
                 if self.tier != "D":  # macOS refuses some of them
                     raise
-        if self.tier == "A":
+        if self.own_uid:
+            if folder:
+                os.chown(".", self.uid, self.uid)
+            os.setresgid(self.uid, self.uid, self.uid)
             os.setresuid(self.uid, self.uid, self.uid)
         if self.kernel is not None:
             for at in self.own_pid_at:

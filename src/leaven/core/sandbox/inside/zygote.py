@@ -18,6 +18,7 @@ os.register_at_fork = lambda **_: None  # type: ignore[assignment]  # else rando
 import _socket  # noqa: E402
 import array  # noqa: E402
 import builtins  # noqa: E402
+import fcntl  # noqa: E402
 import gc  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
@@ -26,10 +27,12 @@ import time  # noqa: E402
 import allow  # noqa: E402
 import cage as cages  # noqa: E402
 import candidate  # noqa: E402
+import foreign  # noqa: E402
+import foreign_watch  # noqa: E402
 import judge  # noqa: E402
 import plaindata  # noqa: E402
 
-OWN_MODULES = ("allow", "cage", "candidate", "judge", "kernel", "plaindata")
+OWN_MODULES = ("allow", "cage", "candidate", "foreign", "foreign_watch", "judge", "kernel", "plaindata")
 WARM_PROGRAM = """
 from typing import List, Dict, Optional
 from collections import Counter, defaultdict
@@ -84,7 +87,7 @@ class Zygote:
         """Fork the judge: it gets the supervisor's verdict socket and a control socket to this worker."""
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         folder = self.new_folder()
-        lock = self.cage.prepare(JUDGE_LIMITS, judge=True)
+        lock = self.cage.prepare(JUDGE_LIMITS, "judge")
         pid = self.cage.fork()
         if pid:
             theirs.close()
@@ -132,6 +135,66 @@ class Zygote:
                 status = 0
         finally:
             os._exit(status)
+
+    def start_foreign(self, task: dict, stdio: tuple[int, int, int], folder: str, report: int) -> int:
+        """Fork a child that compiles and runs a program in another language."""
+        plan, limits = task["plan"], task["limits"]
+        widest = {
+            "cpu_s": max(limits["cpu_s"], plan["compile_limits"]["cpu_s"]),
+            "memory_bytes": max(plan["address_bytes"], plan["compile_address_bytes"]),
+            "processes": plan["processes"] + 2,
+            "file_bytes": max(limits["file_bytes"], 64 << 20),
+        }
+        lock = self.cage.prepare(widest, "foreign")
+        pid = self.cage.fork()
+        if pid:
+            return pid
+        status = 97
+        try:
+            high = fcntl.fcntl(report, fcntl.F_DUPFD, 100)
+            for place, fd in enumerate(stdio):
+                os.dup2(fd, place)
+            os.dup2(high, RPC_FD)
+            lock.apply(folder, RPC_FD + 1)
+            status = foreign.run(task["programs"][0]["program"], plan, RPC_FD, plan["stay"])
+        except Exception as problem:
+            os.write(2, f"{type(problem).__name__}: {problem}\n".encode("utf-8", "replace"))
+            os.write(RPC_FD, b"gone\n")
+        finally:
+            os._exit(status)
+
+    def run_foreign(self, task: dict) -> dict:
+        """Compile and run one program in another language; return how it ended."""
+        task["plan"]["stay"] = self.cage.tier in "AB"
+        folder = self.new_folder()
+        stdin = open_stdin(task["stdin"], self.cage.scratch if self.cage.tier in "CD" else "/tmp")
+        pipes = [os.pipe() for _ in range(3)]  # stdout, stderr, foreign.py's report
+        for read, _ in pipes:
+            os.set_blocking(read, False)
+        pid = self.start_foreign(task, (stdin, pipes[0][1], pipes[1][1]), folder, pipes[2][1])
+        os.close(stdin)
+        for _, write in pipes:
+            os.close(write)
+        watch = foreign_watch.ForeignWatch(self, task, pid, [pipes[0][0], pipes[1][0]], pipes[2][0])
+        try:
+            watch.until_over()
+        finally:
+            report = watch.end()
+            for read, _ in pipes:
+                os.close(read)
+            if folder:
+                remove_tree(folder)
+        return report
+
+    def end_everything(self, pid: int) -> None:
+        """The supervisor is gone: take the children along."""
+        for one in (pid, self.judge_pid):
+            if one:
+                os.kill(one, signal.SIGKILL)
+        self.cage.bury(pid)
+        if self.cage.scratch:
+            remove_tree(self.cage.scratch)
+        os._exit(0)
 
     def new_folder(self) -> str:
         """Return a fresh private folder for a child ("" where it gets a tmpfs of its own)."""
@@ -184,7 +247,7 @@ class Zygote:
                 task = self.control.receive()
             except EOFError:
                 break
-            report = self.run(task)
+            report = self.run_foreign(task) if task["mode"] == "foreign" else self.run(task)
             self.control.send(report)
             if report["reason"].startswith("judge"):
                 return  # the judge's conversation with the supervisor is cut; a fresh worker is cheap
@@ -231,7 +294,7 @@ class Watch:
                 ready = poll.poll(self.check_limits() * 1000 if other >= 0 else 20)
                 for fd, what in ready:
                     if fd == supervisor:
-                        self.kill_everything()
+                        self.zygote.end_everything(self.pid)
                     if fd in self.outputs and (
                         not self.read_output(fd) or what & select.POLLHUP and not what & select.POLLIN
                     ):
@@ -357,16 +420,6 @@ class Watch:
                 return
             self.read_notices()
 
-    def kill_everything(self) -> None:
-        """The supervisor is gone: take the children along."""
-        for pid in (self.pid, self.zygote.judge_pid):
-            if pid:
-                os.kill(pid, signal.SIGKILL)
-        self.zygote.cage.bury(self.pid)
-        if self.zygote.cage.scratch:
-            remove_tree(self.zygote.cage.scratch)
-        os._exit(0)
-
 
 def send_socket(over: _socket.socket, sock: _socket.socket) -> None:
     """Pass a socket to the process at the other end of `over`."""
@@ -422,12 +475,12 @@ def dress_up() -> None:
 
 def main() -> None:
     """Enter the cage, warm up, say so, serve."""
-    control_fd, verdict_fd, tier, uid, scratch, prefix = sys.argv[1:7]
+    control_fd, verdict_fd, tier, uid, scratch, readable = sys.argv[1:7]
     control = plaindata.Channel(_socket.socket(fileno=int(control_fd)), 1 << 30)
     verdicts = _socket.socket(fileno=int(verdict_fd))
     try:
         cage = cages.Cage(tier, int(uid), scratch)
-        cage.enter(prefix)
+        cage.enter(readable.split(os.pathsep))
         zygote = Zygote(control, verdicts, cage)
         zygote_check(zygote)
     except (cages.CageError, OSError) as problem:
