@@ -33,6 +33,8 @@ END = "<|end|>"
 ROLE = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>", "tool": "<|tool|>"}
 MARKERS = {"thought": ("## Reasoning\n", "\n"), "code": ("```python\n", "\n```\n"), "answer": ("#### ", "\n")}
 """What opens and closes each part of a response; identical in every order."""
+FILLER = "..."
+"""The one word of filler (Pfau et al. 2024 use dots as well)."""
 
 _FENCE = re.compile(r"^(```[\w+#.-]*[ \t]*\n)(.*?)(^```[ \t]*$)", re.MULTILINE | re.DOTALL)
 
@@ -210,6 +212,27 @@ def thought_code(example: Example, shots: tuple[Example, ...] = ()) -> list[Segm
 def code_thought(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
     """Question -> code, then the same thought as its explanation (C_precede)."""
     return _from_parts(example, shots, "code_thought", ("code", "thought"))
+
+
+@FORMATS("filler_code")
+def filler_code(example: Example, shots: tuple[Example, ...] = ()) -> list[Segment]:
+    """Question -> as many words of filler as the thought has, then code: what the tokens of a thought buy by themselves.
+
+    The filler's length is that of the example's own thought; where that could tell something about the answer, permute it
+    first (data/perturb/filler.py).
+    """
+
+    def response(e: Example) -> list[Segment]:
+        marked_part(e, "thought", "filler_code")  # an example without a thought is refused here, by name
+        blank = replace(e, thought=filler_text(e.thought))
+        return [s for part in ("thought", "code") for s in marked_part(blank, part, "filler_code")]
+
+    return _dialogue(example, shots, response)
+
+
+def filler_text(thought: str) -> str:
+    """Return a text with the lines of `thought` and FILLER for every word of them; white space stays as it is."""
+    return re.sub(r"\S+", FILLER, thought)
 
 
 @FORMATS("mixed")
