@@ -156,8 +156,7 @@ class Origins:
         node = self.source(name, cell)
         if stage.perturb:
             spec = {"operations": operations(stage.perturb), "seed": 0}
-            changed = "+".join(o["name"] for o in spec["operations"])
-            identity = f"data/{name}/{changed}"
+            identity = f"data/{'+'.join([name, *(o['name'] for o in spec['operations'])])}"
             node = self.add(
                 identity, "leaven.data.perturb:perturb", spec, {"examples": node, **self.plugins}, (identity,)
             )
@@ -204,16 +203,16 @@ class Origins:
         """Return the tokenizer: a Hugging Face folder's own, else one trained on the sources of *all* conditions."""
         if cell.model.kind == "hf":
             return self.model_folder(cell)
-        wanted: dict[str, tuple[str, set[str]]] = {}
+        wanted: dict[str, tuple[set[str], set[str]]] = {}
         for other in self.loaded.cells:
             for stage in other.data.stages.values():
                 for source in stage.mixture:
                     node = self.trained(stage, source, other)
-                    wanted.setdefault(node, (node, set()))[1].add(format_of(stage, source))
+                    names, formats = wanted.setdefault(node, (set(), set()))
+                    names.add(source)
+                    formats.add(format_of(stage, source))
         chosen = cell.tokenizer.sources
-        used = {
-            n: f for n, (_, f) in wanted.items() if chosen is None or n.removeprefix("data/").split("~")[0] in chosen
-        }
+        used = {n: f for n, (names, f) in wanted.items() if chosen is None or names & set(chosen)}
         spec = {
             "kind": cell.tokenizer.kind,
             "vocab_size": cell.tokenizer.vocab_size,

@@ -209,7 +209,8 @@ class _Builder:
                 "tokenizer": tokenizer,
                 **self.origins.plugins,
             }
-            identity = "/".join(["tokens", source, form, *(o["name"] for o in operations(stage.perturb))])
+            changed = "+".join([form, *(o["name"] for o in operations(stage.perturb))])
+            identity = f"tokens/{source}/{changed}"
             tokens[f"{source}|{form}"] = self.origins.add(
                 identity, "leaven.data.tokenise:tokenise", {"source": source, "format": form}, inputs, (identity,)
             )
