@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leaven.core.types import Finding
+from leaven.reporting.sections.inputs import OrderInputs
 
 SCOPES = {True: "items seen in training", False: "unseen items"}
 
@@ -143,7 +144,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Everything one report shows; `facts` keeps parts of the resolved study for the methods (model, train, stages)."""
+    """Everything one report shows; `facts` keeps parts of the resolved study for the methods (model, train, stages).
+
+    `order` feeds the sections on the order of thought and code; what is empty in it makes no section.
+    """
 
     study: str
     question: str
@@ -168,6 +172,7 @@ class ReportData:
     benchmarks: tuple[dict[str, Any], ...] = ()
     references: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    order: OrderInputs = field(default_factory=OrderInputs)
 
     def is_primary(self, contrast: Finding) -> bool:
         """Return whether a contrast answers the question (one for each level of what the study varies)."""

@@ -15,8 +15,8 @@ from leaven.reporting.wording import shorten, text_width
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One labelled line; `bars` are intervals at its points, `faint` lines (single seeds) of the same style lie
-    behind it.
+    """One labelled line; `bars` are intervals at its points, `band` (x, low, high) a shaded interval around it, and
+    `faint` lines (single seeds) of the same style lie behind it.
     """
 
     label: str
@@ -24,6 +24,7 @@ class Line:
     points: tuple[tuple[float, float], ...]
     bars: tuple[tuple[float, float, float], ...] = ()
     faint: tuple[tuple[tuple[float, float], ...], ...] = ()
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,10 @@ def _draw_series(
     canvas: Canvas, lines: Sequence[Line], axes: Axes, at_x: Callable[[float], float], at_y: Callable[[float], float]
 ) -> None:
     for line in lines:
+        if len(line.band) > 1:
+            upper = [(at_x(x), at_y(high)) for x, _, high in line.band]
+            lower = [(at_x(x), at_y(low)) for x, low, _ in reversed(line.band)]
+            canvas.area([*upper, *lower], cls=mark(line.style)[0], opacity=0.14)
         for faint in line.faint:
             canvas.polyline([(at_x(x), at_y(y)) for x, y in faint], cls=mark(line.style)[0], width=1, opacity=0.3)
     for i, line in enumerate(lines):

@@ -1,6 +1,6 @@
 """Published folders + the resolved study -> ReportData, the facts one report shows.
 
-Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results) and the sources' own
+Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results, order.json if there) and the sources' own
 accounts of their rows. Curves are thinned to at most POINTS means, so that a report stays small however large the
 study is.
 Not covered: the sample browser's items (samples.py), computing scores or contrasts (analysis/), drawing (figures.py).
@@ -23,6 +23,8 @@ from leaven.core.types import Finding
 from leaven.errors import DataError
 from leaven.reporting.facts import SCOPES, Condition, Curve, Mixture, ReportData, Run, Score
 from leaven.reporting.samples import shown_samples
+from leaven.reporting.sections.from_json import inputs_from
+from leaven.reporting.sections.inputs import OrderInputs
 
 POINTS = 90
 ALL_POINTS = 9_000
@@ -74,6 +76,7 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
         seeds=tuple(spec.get("seeds", ())),
         benchmarks=_named(spec.get("benchmarks", ())),
         references=tuple(str(r) for r in spec.get("references", ())),
+        order=_order(folder / "order.json"),
         facts={name: spec[name] for name in ("model", "train", "stages", "tokenizer") if spec.get(name)},
     )
 
@@ -95,6 +98,11 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: expected JSON written by an earlier step, {type(error).__name__}: {error}") from error
+
+
+def _order(path: Path) -> OrderInputs:
+    """Return what the analysis found on the order of thought and code; nothing where it did not look."""
+    return inputs_from(_json(path), str(path)) if path.is_file() else OrderInputs()
 
 
 def _primary(answer: Mapping[str, Any], findings: Sequence[Finding]) -> str:

@@ -41,10 +41,12 @@ from leaven.reporting.rows import (
     warning_list,
 )
 from leaven.reporting.samples import samples_note, shown_item
+from leaven.reporting.sections.order import order_sections
+from leaven.reporting.sections.page import shown_sections
 from leaven.reporting.wording import MISSING, plural, printable, unbroken, value_text
 
 
-@step(version=3)
+@step(version=4)
 def report(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write report.html, findings.json, tables/ and figures/ into `out`.
 
@@ -94,6 +96,7 @@ def _context(data: ReportData) -> dict[str, Any]:
     contrasts_deep = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
     scores = score_tables(data, provenance)
     by_difficulty = difficulty_tables(data, provenance)
+    sections = shown_sections(order_sections(data.order), provenance.add_source)
     references = cited(data.references, data.version)
     context = {
         "d": data,
@@ -101,6 +104,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "contrasts_deep": contrasts_deep,
         "scores": scores,
         "by_difficulty": by_difficulty,
+        "sections": sections,
         "contrast_measure": shared_measure(contrasts),
         "provenance": provenance.rows,
         "primary": next((c for c in contrasts if c["primary"] and c["estimate"] != MISSING), None),
@@ -140,6 +144,7 @@ def _contents(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("differs", "What differs", True),
         ("scores-h", "Scores", True),
         ("difficulty-h", "By difficulty", context["by_difficulty"]),
+        *((s["id"] + "-h", s["short"], True) for s in context["sections"]),
         ("curves-h", "Learning curves", context["final_loss"]),
         ("mixtures-h", "Mixtures", context["mixtures"]["rows"]),
         ("samples-h", "What the models wrote", context["samples"]),

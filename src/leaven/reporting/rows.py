@@ -21,6 +21,8 @@ from leaven.reporting.marks import (
     score_measure,
     series_label,
 )
+from leaven.reporting.sections.inputs import Measured
+from leaven.reporting.sections.section import Source
 from leaven.reporting.wording import (
     MISSING,
     amount,
@@ -73,6 +75,16 @@ class Provenance:
         """Record one estimate and return its number."""
         signed = isinstance(row, Finding)
         percent = is_binary(row) if isinstance(row, Finding) else row.binary
+        return self._record(what, row, signed, percent, amount(row.n_items), amount(row.n_clusters))
+
+    def add_source(self, source: Source) -> int:
+        """Record one number of a section and return its number."""
+        m = source.measured
+        return self._record(source.what, m, source.signed, source.percent, amount(m.n) if m.n else MISSING, MISSING)
+
+    def _record(
+        self, what: str, row: Finding | Score | Measured, signed: bool, percent: bool, n_items: str, n_clusters: str
+    ) -> int:
         runs = [link for run in row.runs for link in self._links.get(run, [{"name": run, "target": ""}])]
         self.rows.append(
             {
@@ -81,8 +93,8 @@ class Provenance:
                 "estimate": number(row.estimate, sign=signed, percent=percent),
                 "interval": interval(row.low, row.high, sign=signed, percent=percent),
                 "seeds": seeds_counted(row.seeds),
-                "n_items": amount(row.n_items),
-                "n_clusters": amount(row.n_clusters),
+                "n_items": n_items,
+                "n_clusters": n_clusters,
                 "runs": runs or [{"name": MISSING, "target": ""}],
             }
         )

@@ -20,11 +20,17 @@ from leaven.reporting.wording import printable
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down", "plus")
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#B5618F", "#B57A00", "#2B8CC4", "#3A3A3A")
 DARK = ("#5FA8E0", "#EE7D3B", "#2BB78F", "#DB94BC", "#E69F00", "#8CD0F5", "#E6E3DC")
+STEPS = 8
+HEAT_LIGHT = ("#eef1f4", "#d3dde8", "#b3c6da", "#8fabca", "#6b8fb8", "#48719f", "#2a5280", "#12345c")
+HEAT_DARK = ("#20252b", "#2a3a4d", "#34506f", "#406a94", "#5487b6", "#74a5d0", "#9dc3e6", "#d0e4f7")
+"""The eight steps of a heat map, from the page's ground to its strongest contrast; style.css holds the same."""
+
 STANDALONE_STYLE = (
     "svg{background:#fff;font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif}"
     "text{fill:#1f1e1b}.mute{fill:#5c5952}.rule{stroke:#d8d4ca}.zero{stroke:#6b675e}.band{fill:#efece4}.strong{font-weight:600}"
     + "".join(f".c{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(LIGHT))
-    + ".hollow{fill:#fff}.line{fill:none}"
+    + "".join(f".h{i}{{fill:{c}}}" for i, c in enumerate(HEAT_LIGHT))
+    + ".gap{stroke:#fff}.area{stroke:none}.hollow{fill:#fff}.line{fill:none}"
 )
 
 
@@ -66,17 +72,37 @@ class Canvas:
         )
 
     def polyline(
-        self, points: list[tuple[float, float]], *, cls: str, width: float = 2.0, opacity: float = 1.0
+        self,
+        points: list[tuple[float, float]],
+        *,
+        cls: str,
+        width: float = 2.0,
+        opacity: float = 1.0,
+        dash: str = "",
     ) -> None:
         """Draw a line through points."""
         if len(points) < 2:
             return
         path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
         fade = f' opacity="{opacity:g}"' if opacity < 1 else ""
+        fade += f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
             f'<path d="{path}"{_class("line " + cls)} stroke-width="{coordinate(width)}"'
             f' stroke-linejoin="round"{fade}/>'
         )
+
+    def area(self, points: list[tuple[float, float]], *, cls: str, opacity: float = 0.2) -> None:
+        """Fill the polygon through points, without an outline."""
+        path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+        self.parts.append(f'<path d="{path}Z"{_class("area " + cls)} opacity="{opacity:g}"/>')
+
+    def cells(self, boxes: list[tuple[float, float, float, float]], *, cls: str) -> None:
+        """Fill many rectangles (x, y, width, height) of one look as a single path, which keeps a heat map small."""
+        path = "".join(
+            f"M{coordinate(x)} {coordinate(y)}h{coordinate(w)}v{coordinate(h)}h{coordinate(-w)}Z" for x, y, w, h in boxes
+        )
+        if boxes:
+            self.parts.append(f'<path d="{path}"{_class("area " + cls)}/>')
 
     def marker(self, shape: str, x: float, y: float, *, cls: str, size: float = 5.0) -> None:
         """Draw one of SHAPES centred at (x, y) with radius `size`."""

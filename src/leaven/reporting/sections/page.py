@@ -1,0 +1,43 @@
+"""Section records -> what the template prints: every number with a source numbered and linked, as elsewhere on the page.
+
+Not covered: making sections (order.py), their files (exports.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from leaven.reporting.sections.section import Cell, Section, Source, Table
+
+
+def shown_sections(sections: Sequence[Section], add: Callable[[Source], int]) -> list[dict[str, Any]]:
+    """Return the sections as the template reads them; `add` records one number's source and returns its number."""
+    return [
+        {
+            "id": s.id,
+            "title": s.title,
+            "short": s.short or s.title,
+            "paragraphs": s.paragraphs,
+            "figures": s.figures,
+            "tables": [_table(t, add) for t in s.tables],
+            "notes": s.notes,
+        }
+        for s in sections
+    ]
+
+
+def _table(table: Table, add: Callable[[Source], int]) -> dict[str, Any]:
+    return {
+        "id": table.id,
+        "caption": table.caption,
+        "columns": table.columns,
+        "rows": [[_cell(c, add) for c in row] for row in table.rows],
+        "summary": table.summary or table.caption,
+        "open": table.open,
+    }
+
+
+def _cell(cell: Cell, add: Callable[[Source], int]) -> dict[str, Any]:
+    number = add(cell.source) if cell.source else 0
+    return {"text": cell.text, "tags": cell.tags, "mark": cell.mark, "kind": cell.kind, "number": number}

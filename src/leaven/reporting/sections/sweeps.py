@@ -1,0 +1,330 @@
+"""Scores by checkpoint, by swept setting, by temperature and k -> learning curves, one panel per setting, a T x k table.
+
+Paper: Liu et al. 2025, figures 1, 2 and 9 (curves over checkpoints), 13 to 15 (batch size, epochs, learning rate),
+10 (pass@k and temperature).
+Not covered: training loss, which has its own section (figures.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from leaven.reporting.lines import Axes, Line, draw_lines
+from leaven.reporting.marks import Figure, measure_words
+from leaven.reporting.panels import Frame, Panel, Series, draw_panels
+from leaven.reporting.sections.inputs import CheckpointScore, OrderInputs, PassAtK
+from leaven.reporting.sections.section import (
+    Cell,
+    Column,
+    Section,
+    Styles,
+    Table,
+    bracketed,
+    measured_cell,
+    measured_record,
+    shared_basis,
+    with_rest,
+)
+from leaven.reporting.wording import amount, level_text, number
+
+BAND = "Shaded: 95 % intervals over seeds and items."
+
+
+def sweep_sections(inputs: OrderInputs) -> list[Section]:
+    """Return the sections of learning curves, of each sweep, and of pass@k, as far as there is data."""
+    found = [_curves(inputs), *_sweeps(inputs), _sampling(inputs)]
+    return [section for section in found if section]
+
+
+def _by_measure(rows: Sequence[CheckpointScore]) -> dict[tuple[str, str], list[CheckpointScore]]:
+    groups: dict[tuple[str, str], list[CheckpointScore]] = {}
+    for r in rows:
+        groups.setdefault((r.benchmark, r.metric), []).append(r)
+    return groups
+
+
+def _name(row: CheckpointScore | PassAtK) -> str:
+    return row.condition + (f", {level_text(row.level)}" if level_text(row.level) else "")
+
+
+def _named(rows: Sequence[CheckpointScore], styles: Styles) -> list[tuple[str, list[CheckpointScore]]]:
+    """Return the rows of each condition and level by step, in the order of the study."""
+    order = styles.sorted(r.condition for r in rows)
+    names = sorted(dict.fromkeys((order.index(r.condition), _name(r)) for r in rows))
+    measured = sorted((r for r in rows if r.score.estimate is not None), key=lambda r: r.step)
+    return [(name, [r for r in measured if _name(r) == name]) for _, name in names]
+
+
+def _band(rows: Sequence[CheckpointScore]) -> tuple[tuple[float, float, float], ...]:
+    """Return the band of a line: the intervals, or the span of the seeds where a score has none."""
+    found = []
+    for r in rows:
+        low = r.score.low if r.score.low is not None else min(r.per_seed, default=None)
+        high = r.score.high if r.score.high is not None else max(r.per_seed, default=None)
+        if low is not None and high is not None:
+            found.append((r.step, low, high))
+    return tuple(found)
+
+
+# ---- learning curves -----------------------------------------------------------------------------
+
+
+def _curves(inputs: OrderInputs) -> Section | None:
+    rows = [r for r in inputs.checkpoints if not r.sweep]
+    if not rows:
+        return None
+    styles = Styles(inputs.strategies)
+    figures, tables = [], []
+    for n, ((benchmark, metric), own) in enumerate(_by_measure(rows).items(), 1):
+        figures.append(_curve_figure(n, measure_words(metric, benchmark), own, styles))
+        tables.append(_curve_table(n, measure_words(metric, benchmark), own, styles))
+    return Section(
+        id="score-curves",
+        title="Score by checkpoint",
+        short="Score by checkpoint",
+        figures=tuple(figures),
+        tables=tuple(tables),
+    )
+
+
+def _curve_figure(n: int, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Figure:
+    percent = all(r.binary for r in rows)
+    lines = []
+    for name, own in _named(rows, styles):
+        if own:
+            points = tuple((r.step, r.score.estimate or 0.0) for r in own)
+            lines.append(Line(name, styles.of(own[0].condition), points, band=_band(own)))
+    values = [v for line in lines for v in (*(y for _, y in line.points), *(v for b in line.band for v in b[1:]))]
+    axes = Axes(
+        "optimiser step",
+        measure + (", %" if percent else ""),
+        (0.0, max(r.step for r in rows)),
+        (0.0, 1.0) if percent and max(values) > 0.6 else (min(0.0, *values), max(values) * 1.05 or 1.0),
+        percent=percent,
+        marks=max(len(line.points) for line in lines) <= 14,
+    )
+    said = "; ".join(f"{line.label} ends at {number(line.points[-1][1], percent=percent)}" for line in lines[:8])
+    title = f"{measure[:1].upper()}{measure[1:]} by checkpoint"
+    return Figure(
+        name=f"score-curves-{n}",
+        title=title,
+        description=f"{title}: {said}.",
+        caption=BAND,
+        table=f"score-curves-{n}",
+        draw=lambda width: draw_lines(lines, axes, width),
+    )
+
+
+def _checkpoint_record(r: CheckpointScore) -> dict[str, object]:
+    return {
+        "condition": r.condition,
+        "level": r.level,
+        "benchmark": r.benchmark,
+        "metric": r.metric,
+        "sweep": r.sweep,
+        "setting": r.setting,
+        "step": r.step,
+        **measured_record(r.score),
+        "per_seed": " ".join(f"{v:.6g}" for v in r.per_seed),
+    }
+
+
+def _curve_table(n: int, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Table:
+    """Return the first, the halfway, the best and the last checkpoint; all of them stand in the records."""
+    percent = all(r.binary for r in rows)
+    shared = shared_basis(r.score for r in rows)
+    lines = []
+    for _, own in _named(rows, styles):
+        if not own:
+            continue
+        best = max(own, key=lambda r: r.score.estimate or 0.0)
+        cells = [
+            measured_cell(r.score, percent=percent, shared=shared, what=f"{_name(r)}, {measure}, step {amount(r.step)}")
+            for r in (own[0], own[len(own) // 2], best, own[-1])
+        ]
+        lines.append((styles.cell(own[0].condition, level_text(own[0].level)), *cells, Cell(text=amount(best.step))))
+    steps = sorted({r.step for r in rows})
+    tags = (f"step {amount(steps[0])}", f"step {amount(steps[len(steps) // 2])}", "highest", f"step {amount(steps[-1])}")
+    return Table(
+        id=f"score-curves-{n}",
+        caption=with_rest(f"{measure}{', %' if percent else ''} at {len(steps)} checkpoints, with 95 % intervals", shared)
+        + ". The best checkpoint was chosen by this score, so its value is optimistic",
+        columns=(
+            Column(name="Condition"),
+            *(Column(name=w, numeric=True, tag=t) for w, t in zip(("First", "Halfway", "Best", "Last"), tags, strict=True)),
+            Column(name="Step of the best", numeric=True),
+        ),
+        rows=tuple(lines),
+        records=tuple(map(_checkpoint_record, rows)),
+    )
+
+
+# ---- sweeps of one setting -----------------------------------------------------------------------
+
+
+def _sweeps(inputs: OrderInputs) -> list[Section]:
+    styles = Styles(inputs.strategies)
+    sections = []
+    for name in dict.fromkeys(r.sweep for r in inputs.checkpoints if r.sweep):
+        rows = [r for r in inputs.checkpoints if r.sweep == name]
+        ident = "sweep-" + "".join(c if c.isalnum() else "-" for c in name.lower())
+        figures, tables = [], []
+        for n, ((benchmark, metric), own) in enumerate(_by_measure(rows).items(), 1):
+            figures.append(_sweep_figure(f"{ident}-{n}", name, measure_words(metric, benchmark), own, styles))
+            tables.append(_sweep_table(f"{ident}-{n}", name, measure_words(metric, benchmark), own, styles))
+        sections.append(Section(id=ident, title=f"Sweep: {name}", short=f"Sweep: {name}", figures=tuple(figures), tables=tuple(tables)))
+    return sections
+
+
+def _settings(rows: Sequence[CheckpointScore]) -> list[str]:
+    """Return the swept values, as numbers where all of them are numbers."""
+    found = list(dict.fromkeys(r.setting for r in rows))
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return found
+
+
+def _sweep_figure(ident: str, sweep: str, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Figure:
+    percent = all(r.binary for r in rows)
+    panels, said = [], []
+    for setting in _settings(rows):
+        series = []
+        for name, own in _named([r for r in rows if r.setting == setting], styles):
+            if own:
+                points = tuple((r.step, r.score.estimate or 0.0) for r in own)
+                series.append(Series(label=name, style=styles.of(own[0].condition), points=points, band=_band(own)))
+                said.append(f"{name} at {sweep} {setting} ends at {number(points[-1][1], percent=percent)}")
+        if series:
+            panels.append(Panel(title=f"{sweep} {setting}", series=tuple(series)))
+    shares = max(r.step for r in rows) <= 1
+    frame = Frame(
+        x_name="share of all steps" if shares else "optimiser step",
+        y_name=measure + (", %" if percent else ""),
+        columns=min(4, len(panels)) if len(panels) > 1 else 2,
+        shared_y=True,
+        percent=percent,
+    )
+    return Figure(
+        name=ident,
+        title=f"{measure[:1].upper()}{measure[1:]} by {sweep}",
+        description=f"{measure} by {sweep}: {'; '.join(said[:10])}.",
+        caption=f"One chart per value of {sweep}, on one vertical scale. {BAND}",
+        table=ident,
+        draw=lambda width: draw_panels(panels, frame, width),
+    )
+
+
+def _sweep_table(ident: str, sweep: str, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Table:
+    """Return the last checkpoint of every condition at every setting."""
+    percent = all(r.binary for r in rows)
+    settings = _settings(rows)
+    shared = shared_basis(r.score for r in rows)
+    lines = []
+    for name, own in _named(rows, styles):
+        if own:
+            last = {r.setting: r for r in own}
+            what = f"{name}, {measure}, {sweep}"
+            cells = [
+                measured_cell(last[s].score, percent=percent, shared=shared, what=f"{what} {s}") if s in last else Cell()
+                for s in settings
+            ]
+            lines.append((styles.cell(own[0].condition, level_text(own[0].level)), *cells))
+    return Table(
+        id=ident,
+        caption=with_rest(f"{measure}{', %' if percent else ''} at the last checkpoint by {sweep}, with 95 % intervals", shared),
+        columns=(Column(name="Condition"), *(Column(name=s, numeric=True) for s in settings)),
+        rows=tuple(lines),
+        records=tuple(map(_checkpoint_record, rows)),
+    )
+
+
+# ---- sampling: temperature and k -----------------------------------------------------------------
+
+
+def _sampling(inputs: OrderInputs) -> Section | None:
+    if not inputs.pass_at_k:
+        return None
+    styles = Styles(inputs.strategies)
+    figures, tables = [], []
+    for n, benchmark in enumerate(dict.fromkeys(r.benchmark for r in inputs.pass_at_k), 1):
+        rows = [r for r in inputs.pass_at_k if r.benchmark == benchmark]
+        figures.append(_k_figure(n, benchmark, rows, styles))
+        tables.append(_k_table(n, benchmark, rows, styles))
+    return Section(
+        id="sampling",
+        title="Temperature and pass@k",
+        short="Pass@k",
+        paragraphs=("The share of items of which at least one of k samples passes, unbiased over all samples of an item.",),
+        figures=tuple(figures),
+        tables=tuple(tables),
+    )
+
+
+def _k_figure(n: int, benchmark: str, rows: Sequence[PassAtK], styles: Styles) -> Figure:
+    order = styles.sorted(r.condition for r in rows)
+    panels, said = [], []
+    for temperature in sorted({r.temperature for r in rows}):
+        series = []
+        names = dict.fromkeys((order.index(r.condition), r.condition, _name(r)) for r in rows)
+        for _, condition, name in sorted(names):
+            own = sorted((r for r in rows if _name(r) == name and r.temperature == temperature), key=lambda r: r.k)
+            own = [r for r in own if r.score.estimate is not None]
+            if own:
+                points = tuple((float(r.k), r.score.estimate or 0.0) for r in own)
+                band = tuple((float(r.k), r.score.low, r.score.high) for r in own if r.score.low is not None and r.score.high is not None)
+                series.append(Series(label=name, style=styles.of(condition), points=points, band=band))
+                said.append(f"{name} at T {temperature:g}: {bracketed(own[-1].score, percent=True)} % at k {own[-1].k}")
+        panels.append(Panel(title=f"T = {temperature:g}", series=tuple(series)))
+    frame = Frame(
+        x_name="k",
+        y_name=f"pass@k on {benchmark}, %",
+        columns=min(4, len(panels)) if len(panels) > 1 else 2,
+        shared_y=True,
+        percent=True,
+        x_ticks=tuple(sorted({float(r.k) for r in rows})),
+    )
+    return Figure(
+        name=f"pass-at-k-{n}",
+        title=f"Pass@k on {benchmark} by temperature",
+        description=f"Pass@k on {benchmark}: {'; '.join(said[:10])}.",
+        caption="One chart per temperature, on one vertical scale. Shaded: 95 % intervals.",
+        table=f"pass-at-k-{n}",
+        draw=lambda width: draw_panels(panels, frame, width),
+    )
+
+
+def _k_table(n: int, benchmark: str, rows: Sequence[PassAtK], styles: Styles) -> Table:
+    """Return a row per condition and temperature, a column per k."""
+    ks = sorted({r.k for r in rows})
+    shared = shared_basis(r.score for r in rows)
+    own = {(_name(r), r.temperature, r.k): r for r in rows}
+    lines = []
+    for condition in styles.sorted(r.condition for r in rows):
+        for name, level in dict.fromkeys((_name(r), r.level) for r in rows if r.condition == condition):
+            for t in sorted({r.temperature for r in rows if _name(r) == name}):
+                found = [own.get((name, t, k)) for k in ks]
+                cells = [
+                    measured_cell(
+                        r.score if r else None, percent=True, shared=shared, what=f"{name}, pass@{k} on {benchmark}, T {t:g}, %"
+                    )
+                    for r, k in zip(found, ks, strict=True)
+                ]
+                lines.append((styles.cell(condition, level_text(level)), Cell(text=f"{t:g}"), *cells))
+    return Table(
+        id=f"pass-at-k-{n}",
+        caption=with_rest(f"Pass@k on {benchmark} by temperature, % with 95 % intervals", shared),
+        columns=(Column(name="Condition"), Column(name="Temperature", numeric=True), *(Column(name=f"k = {k}", numeric=True) for k in ks)),
+        rows=tuple(lines),
+        records=tuple(
+            {
+                "condition": r.condition,
+                "level": r.level,
+                "benchmark": r.benchmark,
+                "temperature": r.temperature,
+                "k": r.k,
+                **measured_record(r.score),
+            }
+            for r in rows
+        ),
+    )
