@@ -8,7 +8,6 @@ Not covered: what probes saw (order.py), drawing and wording (reporting/sections
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import polars as pl
 
 from leaven.analysis.levels import level_cell
 from leaven.analysis.scores import score_table
-from leaven.core.tables import PERTURBED, read_table
+from leaven.core.tables import FUNNEL, PERTURBED, read_table
 from leaven.core.types import Finding
 
 Row = dict[str, Any]
@@ -147,9 +146,22 @@ def perturbation_counts(folders: Mapping[str, Path], target: str = "training dat
     return records
 
 
-def write_records(path: Path, records: Mapping[str, Any]) -> None:
-    """Write the records as JSON with one final newline."""
-    path.write_text(json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+def funnel_rows(files: Mapping[str, Path]) -> list[Row]:
+    """Return what became of every seed source of the synthesised data among a study's files (funnel.parquet)."""
+    found: dict[str, Row] = {}
+    for path in files.values():
+        for row in read_table(path, FUNNEL).filter(pl.col("source") != "sum").iter_rows(named=True):
+            lost = {
+                "seed filter": row["total"] - row["filtered"],
+                "not asked about": row["filtered"] - row["asked"],
+                "no answer": row["asked"] - row["answered"],
+                "malformed answer": row["answered"] - row["parsed"],
+                "tests failed": row["inconsistent"],
+                "not judged": row["unjudged"],
+            }
+            kept = {k: row[k] for k in ("source", "total", "filtered", "consistent")}
+            found[row["source"]] = {**kept, "reasons": {k: n for k, n in lost.items() if n}}
+    return list(found.values())
 
 
 def _unseen(scores: pl.DataFrame) -> pl.DataFrame:

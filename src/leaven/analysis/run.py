@@ -23,7 +23,7 @@ import polars as pl
 from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
 from leaven.analysis.findings import answer_of, contrast_findings, finding_dict, plain_json
-from leaven.analysis.order_inputs import checkpoint_scores, effects, perturbation_counts, strategy_results
+from leaven.analysis.order_inputs import checkpoint_scores, effects, funnel_rows, perturbation_counts, strategy_results
 from leaven.analysis.progress import PROGRESS, progress_findings, progress_table
 from leaven.analysis.scores import SCORES, score_table
 from leaven.analysis.summaries import curve_findings, mixture_findings, score_findings
@@ -98,6 +98,7 @@ def _order(
         "strategies": strategies,
         "results": strategy_results(scores, results, _generated(spec, inputs), rows, begins),
         "perturbations": perturbation_counts({n: p for n, p in inputs.items() if n.startswith("perturbed:")}),
+        "funnel": funnel_rows({n: p for n, p in inputs.items() if n.startswith("funnel:")}),
         "checkpoints": checkpoint_scores(progress, scores),
         "effects": effects(findings, strategies, begins),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import leaven
 from leaven.core.hashing import digest, plain
+from leaven.engine.graph import FileInput
 from leaven.engine.origins import format_of, operations
 from leaven.errors import StudyError
 from leaven.spec.data import Data
@@ -33,12 +34,13 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
     usable = [(r, name) for r in runs for name in study.measure if r.verdicts[name] not in without]
     if not usable:
         raise StudyError("no run of the study has verdicts; see `leaven status` for what failed")
-    inputs: dict[str, str] = {f"items:{name}": plan.items[name] for _, name in usable}
+    inputs: dict[str, str | FileInput] = {f"items:{name}": plan.items[name] for _, name in usable}
     for run, name in usable:
         inputs[_input("verdicts", run, name)] = run.verdicts[name]
         inputs[_input("samples", run, name)] = run.samples[name]
     changed = {node for nodes in plan.perturbed.values() for node in nodes.values() if node not in without}
     inputs |= {f"perturbed:{node}": node for node in sorted(changed)}
+    inputs |= {f"funnel:{name}": file for name, file in plan.funnels.items()}
     for run in runs:
         inputs |= {_input("probe", run, name): node for name, node in run.probes.items() if node not in without}
         for name, kept in run.checkpoints.items():

@@ -22,6 +22,10 @@ from leaven.spec.measure import Measure, Probe
 from leaven.spec.study import Cell
 
 
+FUNNEL = "funnel.parquet"
+"""What `leaven synthesize` leaves beside its records; the report shows it."""
+
+
 def format_of(stage: Stage, source: str) -> str:
     """Return the format in which a stage renders a source."""
     return stage.format if isinstance(stage.format, str) else stage.format.get(source, "auto")
@@ -50,6 +54,7 @@ class Origins:
         self.missing: list[str] = []
         self.sources: dict[str, dict[str, str]] = {}
         self.perturbed: dict[str, dict[str, str]] = {}
+        self.funnels: dict[str, FileInput] = {}
         self.tokenizers: dict[str, str] = {}
         self.folder = loaded.path.absolute().parent
         self.plugins = {
@@ -133,6 +138,8 @@ class Origins:
         else:
             assert source.file is not None
             path = named_path(self.folder, source.file, "data", self.study.runtime.paths.data)
+            if (path.parent / FUNNEL).is_file():
+                self.funnels[name] = self.file_input(path.parent / FUNNEL, f"data.sources.{name}.file")
             spec = {
                 "name": name,
                 "shape": source.shape,

@@ -51,6 +51,7 @@ class Plan:
     runs: list[RunRef] = field(default_factory=list)
     sources: dict[str, dict[str, str]] = field(default_factory=dict)
     perturbed: dict[str, dict[str, str]] = field(default_factory=dict)
+    funnels: dict[str, FileInput] = field(default_factory=dict)
     items: dict[str, str] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -138,7 +139,7 @@ class _Builder:
             for seed in self.study.seeds:
                 self._run(cell, seed)
         self.plan.nodes = list(self.origins.by_id.values())
-        for name in ("missing", "sources", "perturbed", "tokenizers"):
+        for name in ("missing", "sources", "perturbed", "tokenizers", "funnels"):
             setattr(self.plan, name, getattr(self.origins, name))
         add_analysis_and_report(self.plan, self.origins.add)
         self.plan.nodes = list(self.origins.by_id.values())
