@@ -21,7 +21,6 @@ from leaven.spec.load import LoadedStudy
 from leaven.spec.measure import Measure, Probe
 from leaven.spec.study import Cell
 
-
 FUNNEL = "funnel.parquet"
 """What `leaven synthesize` leaves beside its records; the report shows it."""
 
