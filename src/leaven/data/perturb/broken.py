@@ -18,10 +18,12 @@ from typing import Any
 from leaven.core.types import Example
 from leaven.data.perturb.operation import PERTURBATIONS, Change, Expect, Option, Skip
 from leaven.data.perturb.program import Edit, Program, rewrite
+from leaven.data.perturb.scopes import resolve_names
 
 MISTAKES = ("comparison", "operator", "constant", "condition", "exchange", "variable", "statement")
 TWO_MISTAKES = 0.2
 """Share of the draws that make two mistakes at once: some tests let every single one pass."""
+VALUES = {"variable", "parameter"}
 
 COMPARISONS = {"<": ("<=", ">"), "<=": ("<", ">="), ">": (">=", "<"), ">=": (">", "<="), "==": ("!=",), "!=": ("==",),
                "in": ("not in",), "not in": ("in",), "is": ("is not",), "is not": ("is",)}  # fmt: skip
@@ -70,7 +72,7 @@ def mistakes(program: Program, kinds: list[str]) -> Iterator[list[Edit]]:
     """Yield every single mistake of these kinds as the edits that make it; none in docstrings and type hints."""
     spans = {id(n): program.span(n) for n in ast.walk(program.tree) if hasattr(n, "lineno")}
     hints = {id(n) for part in _hints(program.tree) for n in ast.walk(part)}
-    names = _variables(program.tree)
+    names = _variables(program)
     makers = {
         "comparison": lambda n: _comparison(program, n, spans),
         "operator": lambda n: _operator(program, n, spans),
@@ -154,17 +156,19 @@ def _exchange(program: Program, node: ast.AST, spans: Mapping[int, tuple[int, in
                 yield [(a, b, program.code[c:d]), (c, d, program.code[a:b])]
 
 
-def _variables(tree: ast.Module) -> dict[int, list[str]]:
-    """Return the id of every Name read within a function -> the other variables of that function."""
+def _variables(program: Program) -> dict[int, list[str]]:
+    """Return the id of every variable read in a function -> the function's other variables that have a value by then."""
     found: dict[int, list[str]] = {}
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            nodes = list(ast.walk(function))
-            bound = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-            bound |= {n.arg for n in nodes if isinstance(n, ast.arg)} - {"self", "cls"}
-            for node in nodes:
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in bound:
-                    found[id(node)] = sorted(bound - {node.id})
+    names = resolve_names(program.tree)
+    for scope in names.scopes.values():
+        if scope.kind != "function":
+            continue
+        born = {b.name: min(program.span(p.node)[0] for p in b.places) for b in scope.names.values() if b.kinds <= VALUES and b.places}
+        for binding in scope.names.values():
+            for place in binding.places if binding.name in born else ():
+                if isinstance(place.node, ast.Name) and isinstance(place.node.ctx, ast.Load):
+                    at = program.span(place.node)[0]
+                    found[id(place.node)] = sorted(n for n, first in born.items() if first < at and n not in {binding.name, "self", "cls"})
     return found
 
 

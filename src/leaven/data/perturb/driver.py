@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -125,13 +126,18 @@ def perturb_examples(
     """
     checked = check_operations(operations)
     now = list(examples)
+    size = len(now)
     lab = Lab(tier, workers, stop) if prove else None
     rows: list[dict[str, Any]] = []
     for number, operation in enumerate(checked):
-        pass_ = _Pass(operation, now, seed, lab, lambda n, note, k=number: progress(k * len(now) + n, len(checked) * len(now), note))
-        now, decisions = pass_.run()
+        tell = partial(_tell, progress, number * size, len(checked) * size)
+        now, decisions = _Pass(operation, now, seed, lab, tell).run()
         rows += [d.row(e, operation.label) for e, d in zip(now, decisions, strict=True)]
     return now, rows
+
+
+def _tell(progress: Callable[..., None], before: int, total: int, done: int, note: str) -> None:
+    progress(before + done, total, note)
 
 
 def perturb_code(
@@ -159,12 +165,8 @@ def perturb_code(
         drawn = random.random() < operation.rate or kind.rate_of == "tokens"
         try:
             change = kind.apply(example, random, _options(kind, operation)) if drawn else Change(example, 0, 0)
-        except Skip as reason:
-            reasons.append(f"{operation.label}: {reason}")
-            outcome = "skipped" if outcome == "unchanged" else outcome
-            continue
-        except RecursionError:
-            reasons.append(f"{operation.label}: nested too deeply")
+        except (Skip, RecursionError) as problem:
+            reasons.append(f"{operation.label}: {_why(problem)}")
             outcome = "skipped" if outcome == "unchanged" else outcome
             continue
         if change.edits:
@@ -179,6 +181,10 @@ def _stream(seed: int, operation: Operation, example: Example) -> Random:
 def _options(kind: Any, operation: Operation) -> dict[str, Any]:
     """Return the options `apply` gets: with the rate among them where it is a share of tokens."""
     return {**operation.options, **({"rate": operation.rate} if kind.rate_of == "tokens" else {})}
+
+
+def _why(problem: Skip | RecursionError) -> str:
+    return str(problem) if isinstance(problem, Skip) else "nested too deeply"
 
 
 class _Pass:
@@ -245,11 +251,8 @@ class _Pass:
             found = self.whole[place] if self.whole is not None else self._apply(place)
             if isinstance(found, Skip):
                 raise found
-        except Skip as reason:
-            decision.outcome, decision.reason = "skipped", str(reason)
-            return None
-        except RecursionError:
-            decision.outcome, decision.reason = "skipped", "nested too deeply"
+        except (Skip, RecursionError) as problem:
+            decision.outcome, decision.reason = "skipped", _why(problem)
             return None
         if not found.edits:
             decision.reason, decision.sites = found.note or "nothing to change", found.sites
@@ -302,19 +305,24 @@ class _Pass:
                 decision.after = seen.status
                 del proposals[place]
         broken: dict[int, Change] = {}
+        crashing: dict[int, Change] = {}  # raises instead of answering wrongly: taken where no wrong answer is found
         for _ in range(TRIES):
             results = lab.run([c.example for c in proposals.values()])
             for (place, change), seen in zip(list(proposals.items()), results, strict=True):
-                if seen.status in MEASURED:
+                if seen.status == "fail":
                     broken[place] = change
-                    self.decisions[place].after = seen.status
                     del proposals[place]
+                elif seen.status == "error":
+                    crashing.setdefault(place, change)
             if not proposals:
                 break
             for place in list(proposals):
                 if (again := self._propose(place)) is not None:
                     proposals[place] = again
-        for place in proposals:
+        broken |= {place: crashing[place] for place in proposals if place in crashing}
+        for place in broken:
+            self.decisions[place].after = "error" if place in proposals else "fail"
+        for place in [p for p in proposals if p not in broken]:
             decision = self.decisions[place]
             decision.outcome, decision.reason, decision.after = "skipped", f"no mistake made a test fail: {TRIES} tried", "pass"
         return {p: broken[p] for p in sorted(broken)}
@@ -326,7 +334,8 @@ def summary(operations: Sequence[Operation], rows: Sequence[Mapping[str, Any]]) 
     for operation in operations:
         own = [r for r in rows if r["operation"] == operation.label]
         changed = [r for r in own if r["outcome"] == "changed"]
-        per_tokens = PERTURBATIONS.get(operation.name).rate_of == "tokens"
+        kind = PERTURBATIONS.get(operation.name)()
+        per_tokens, proves = kind.rate_of == "tokens", kind.expects(operation.options) in ("same", "fails")
         sites = sum(r["sites"] for r in own)
         realised = sum(r["edits"] for r in changed) / max(1, sites) if per_tokens else len(changed) / max(1, len(own))
         reasons = Counter((r["outcome"], r["reason"].split(":")[0]) for r in own if r["reason"])
@@ -339,7 +348,7 @@ def summary(operations: Sequence[Operation], rows: Sequence[Mapping[str, Any]]) 
                 "outcomes": dict(sorted(Counter(r["outcome"] for r in own).items())),
                 "reasons": {f"{outcome}: {reason}": n for (outcome, reason), n in sorted(reasons.items())},
                 "verdicts_of_changed": dict(sorted(verdicts.items())),
-                "proven": sum(bool(r["status_after"]) and not r["reason"].startswith(UNPROVEN) for r in changed),
+                "proven": sum(proves and bool(r["status_after"]) and not r["reason"].startswith(UNPROVEN) for r in changed),
                 "realised_rate": round(realised, 6),
                 "edits": sum(r["edits"] for r in changed),
             }

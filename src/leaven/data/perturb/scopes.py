@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from leaven.data.perturb.operation import Skip
-
 ScopeKind = Literal["module", "function", "class", "comprehension"]
 BindingKind = Literal["variable", "parameter", "function", "class", "import"]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -84,12 +82,9 @@ class Names:
 
 
 def resolve_names(tree: ast.Module) -> Names:
-    """Return every binding of a program with its places; raise Skip when it is nested too deeply."""
+    """Return every binding of a program with its places; raises RecursionError when it is nested too deeply."""
     collector = _Collector(tree)
-    try:
-        collector.visit_all(tree.body)
-    except RecursionError:
-        raise Skip("nested too deeply") from None
+    collector.visit_all(tree.body)
     return collector.resolved()
 
 

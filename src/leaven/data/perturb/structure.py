@@ -9,6 +9,7 @@ Not covered: natural-language controls (another source in the mixture), noise wi
 from __future__ import annotations
 
 import json
+import re
 import tokenize
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +23,9 @@ from leaven.data.perturb.program import Program
 FORMS = ("shuffled_tokens", "shuffled_lines", "brackets", "json")
 _PAIRS = ("()", "[]", "{}", "<>")
 _KEYS = tuple("abcdefghij")
+_JSON_TOKEN = re.compile(r'"\w+"|\d+|[][{}:,]')
+TRIES = 20
+"""How often a shuffle that changed nothing is repeated."""
 
 
 @PERTURBATIONS("structure")
@@ -43,13 +47,20 @@ class Structure:
         count = len(program.words())
         if count < 2:
             raise Skip("too short to have structure")
-        text = {
-            "shuffled_tokens": lambda: shuffled_tokens(program, random),
-            "shuffled_lines": lambda: shuffled_lines(program.code, random),
-            "brackets": lambda: brackets(count, random),
-            "json": lambda: json_text(count, random),
-        }[options["form"]]()
-        return Change(replace(example, code=text), count, count)
+        for _ in range(TRIES):
+            text = _text(options["form"], program, count, random)
+            if text != program.code:
+                return Change(replace(example, code=text), count, count)
+        return Change(example, 0, count, "too few parts to shuffle")
+
+
+def _text(form: str, program: Program, count: int, random: Random) -> str:
+    """Return text of one form with (nearly) `count` tokens."""
+    if form == "shuffled_tokens":
+        return shuffled_tokens(program, random)
+    if form == "shuffled_lines":
+        return shuffled_lines(program.code, random)
+    return brackets(count, random) if form == "brackets" else json_text(count, random)
 
 
 def shuffled_tokens(program: Program, random: Random) -> str:
@@ -88,16 +99,16 @@ def brackets(count: int, random: Random) -> str:
 
 
 def json_text(count: int, random: Random) -> str:
-    """Return nested JSON of about `count` tokens: objects and lists over a closed set of keys and small numbers."""
+    """Return nested JSON of at least `count` tokens, at most a few more: objects and lists over few keys and small numbers."""
 
     def value(budget: int, depth: int) -> Any:
         if budget < 6 or depth > 4:
             return random.randint(0, 99)
         parts = random.randint(2, 3)
-        inner = [value(budget // parts - 2, depth + 1) for _ in range(parts)]
+        inner = [value(budget // parts - 3, depth + 1) for _ in range(parts)]
         return inner if random.random() < 0.5 else dict(zip(random.sample(_KEYS, parts), inner, strict=True))
 
     made: list[Any] = []
-    while len(json.dumps(made).replace('"', "").split()) * 2 < count:
-        made.append(value(min(count, 24), 0))
+    while (missing := count - len(_JSON_TOKEN.findall(json.dumps(made)))) > 0:
+        made.append(value(missing, 0))
     return json.dumps(made, indent=1)
