@@ -79,7 +79,7 @@ def effects(findings: Sequence[Finding], strategies: Mapping[str, str], begins: 
             {
                 "treatment": treatment,
                 "control": control,
-                "measure": "score" if said["metric"] in ("accuracy", "pass@1") else said["metric"],
+                "measure": "pass_rate" if said["metric"] in ("accuracy", "pass@1") else said["metric"],
                 "effect": {
                     "estimate": finding.estimate,
                     "low": finding.low,

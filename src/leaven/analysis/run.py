@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ import polars as pl
 from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
 from leaven.analysis.findings import answer_of, contrast_findings, finding_dict, plain_json
+from leaven.analysis.order import probe_findings
 from leaven.analysis.order_inputs import checkpoint_scores, effects, funnel_rows, perturbation_counts, strategy_results
+from leaven.analysis.probe_records import probe_records, regions_of
+from leaven.analysis.probe_tables import gather_grids, gather_values
 from leaven.analysis.progress import PROGRESS, progress_findings, progress_table
 from leaven.analysis.scores import SCORES, score_table
 from leaven.analysis.summaries import curve_findings, mixture_findings, score_findings
@@ -41,9 +45,10 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=5)
+@step(version=6)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
-    """Write results, curves, realised and scores (Parquet), findings.json and answer.json into `out`.
+    """Write results, curves, realised, scores, progress (Parquet), findings.json, probes.json and answer.json; order.json
+    holds the records of the report's sections on the order of thought and code.
 
     Raises DataError when verdicts and items do not belong together, StudyError for a malformed spec.
     """
@@ -59,6 +64,7 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
     progress = _progress(spec, inputs, results, curves, ctx)
     fingerprints = _fingerprints(spec, inputs)
     amounts = amounts_finding(spec.get("orders", ()), inputs, _level)
+    probed = _probed(spec, inputs, contrasts)
     findings = [
         *contrast_findings(results, contrasts, fingerprints),
         *score_findings(scores),
@@ -76,10 +82,30 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
         ("progress", progress, PROGRESS),
     ):
         write_table(out / f"{name}.parquet", frame, schema)
-    _write_json(out / "order.json", plain_json(_order(spec, inputs, results, scores, progress, amounts, findings)))
+    _write_json(out / "order.json", plain_json(_order(spec, inputs, results, scores, progress, amounts, findings, probed)))
+    _write_json(out / "probes.json", [finding_dict(f) for f in probed.findings])
     _write_json(out / "findings.json", [finding_dict(f) for f in findings])
     _write_json(out / "answer.json", answer_of(str(spec.get("question", "")), findings))
     ctx.progress(1, 1, "analysed")
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What all probes saw, and what was found in it."""
+
+    values: pl.DataFrame
+    grids: pl.DataFrame
+    findings: list[Finding]
+
+
+def _probed(spec: Mapping[str, Any], inputs: Mapping[str, Path], contrasts: list[Contrast]) -> Probed:
+    """Gather the values of all probes and compare the conditions that the study contrasts."""
+    entries = spec.get("probes", ())
+    values, grids = gather_values(entries, inputs), gather_grids(entries, inputs)
+    if values.is_empty():
+        return Probed(values, grids, [])
+    pairs = list(dict.fromkeys((c.treatment, c.control) for c in contrasts))
+    return Probed(values, grids, probe_findings(values, pairs, grids=grids))
 
 
 def _order(
@@ -90,17 +116,22 @@ def _order(
     progress: pl.DataFrame,
     amounts: Finding,
     findings: list[Finding],
+    probed: Probed,
 ) -> dict[str, Any]:
     """Return the records of the report's sections on the order of thought and code."""
     strategies, begins = dict(spec.get("strategies") or {}), dict(spec.get("begins") or {})
     rows = amounts.data.get("rows", [])
+    seen = probe_records(
+        probed.values, probed.grids, regions_of(spec.get("probes", ()), inputs), probed.findings, strategies
+    )
     return {
+        **seen,
         "strategies": strategies,
         "results": strategy_results(scores, results, _generated(spec, inputs), rows, begins),
         "perturbations": perturbation_counts({n: p for n, p in inputs.items() if n.startswith("perturbed:")}),
         "funnel": funnel_rows({n: p for n, p in inputs.items() if n.startswith("funnel:")}),
         "checkpoints": checkpoint_scores(progress, scores),
-        "effects": effects(findings, strategies, begins),
+        "effects": [*effects(findings, strategies, begins), *seen["effects"]],
     }
 
 
