@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from leaven.core.responses import response_parts
 from leaven.core.step import Resources, StepContext
-from leaven.core.tables import PROBE_VALUES, read_table, write_samples
-from leaven.core.types import Example, Sample
+from leaven.core.tables import PROBE_VALUES, read_table, write_items, write_samples
+from leaven.core.types import Example, Item, Sample
 from leaven.data.formats import FORMATS
 from leaven.errors import DataError, StudyError
 from leaven.lm.backend import open_backend
@@ -121,6 +121,10 @@ def test_lengths_of_examples_and_of_samples(measure, toy, tmp_path):
     assert one("code", "tokens", "reference") == len(toy.tokenizer.encode(example.code))
     assert one("code", "lines", "sample") == pytest.approx(one("code", "lines", "reference") / 2)
     assert one("thought", "steps", "sample") == pytest.approx((one("thought", "steps", "reference") + 1) / 2)
+    items = tmp_path / "items"  # a benchmark's items, whose ids samples carry
+    write_items(items / "items.parquet", [Item(id=f"b/{e.id}", benchmark="b", example=e) for e in toy.examples[:2]])
+    again = measure(lengths.measure, {"examples": items, "samples": samples_of(tmp_path / "s", right, empty, item="b/p00")})
+    assert again["example"].to_list() == [f"b/{e}" for e in values["example"]] and again["value"].equals(values["value"])
     with pytest.raises(DataError, match="one of 12 examples"):
         measure(lengths.measure, {"samples": samples_of(tmp_path / "t", right, item="other")})
 

@@ -322,6 +322,15 @@ def read_items(path: Path) -> Iterator[Item]:
         )
 
 
+def read_held_out(folder: Path) -> Iterator[Example]:
+    """Yield the examples of a folder with examples.parquet, or the items of one with items.parquet under their item ids."""
+    if (folder / "items.parquet").is_file():
+        for item in read_items(folder / "items.parquet"):
+            yield dataclasses.replace(item.example, id=item.id)
+    else:
+        yield from read_examples(folder / "examples.parquet")
+
+
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write model outputs as a SAMPLES table."""
     write_table(path, (dataclasses.asdict(s) for s in samples), SAMPLES)

@@ -20,7 +20,7 @@ from typing import Any
 from leaven.core.registry import load_plugins
 from leaven.core.responses import response_parts
 from leaven.core.step import StepContext, step
-from leaven.core.tables import PROBE_VALUES, TIMINGS, read_examples, read_samples, write_table
+from leaven.core.tables import PROBE_VALUES, TIMINGS, read_held_out, read_samples, write_table
 from leaven.errors import DataError
 from leaven.evals.bleu import corpus_bleu, mean_sentence_bleu, words, words_13a
 from leaven.evals.codebleu import CodeBleu, codebleu
@@ -36,7 +36,7 @@ def measure(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
 
     Args:
         spec: limit, options {tokens: words | 13a}.
-        inputs: `examples`, `samples` (items are example ids), `plugin:*`.
+        inputs: `examples` (or items), `samples` of the same ids, `plugin:*`.
         out: Receives values.parquet, report.json, timings.parquet.
         ctx: Progress and stop.
 
@@ -105,9 +105,7 @@ def _pairs(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> dict[tuple[st
     """Return (example, part) -> the pairs of its samples, for parts the example has."""
     if "samples" not in inputs:
         raise DataError("probe overlap: expected the input 'samples', the model's answers to the examples, found none")
-    examples = {
-        e.id: e for e in islice(read_examples(Path(inputs["examples"]) / "examples.parquet"), spec.get("limit"))
-    }
+    examples = {e.id: e for e in islice(read_held_out(Path(inputs["examples"])), spec.get("limit"))}
     pairs: dict[tuple[str, str], list[Pair]] = {}
     for sample in read_samples(Path(inputs["samples"]) / "samples.parquet"):
         example = examples.get(sample.item)

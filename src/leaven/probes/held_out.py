@@ -22,7 +22,7 @@ import numpy as np
 
 from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext
-from leaven.core.tables import PROBE_VALUES, TIMINGS, read_examples, write_table
+from leaven.core.tables import PROBE_VALUES, TIMINGS, read_held_out, write_table
 from leaven.core.types import Example, Kind, Segment
 from leaven.data.formats import FORMATS
 from leaven.data.tokenizer import Tokenizer
@@ -121,7 +121,7 @@ def model_folder(kind: str, inputs: Mapping[str, Path], which: str) -> Path:
 
 def read_limited(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> list[Example]:
     """Return the first `limit` examples (all for null)."""
-    return list(islice(read_examples(Path(inputs["examples"]) / "examples.parquet"), spec.get("limit")))
+    return list(islice(read_held_out(Path(inputs["examples"])), spec.get("limit")))
 
 
 def show(

@@ -6,8 +6,8 @@ plugin files among its inputs and calls the function that `spec["kind"]` names.
 Not covered: what the probes compute (one file each).
 
 spec of every probe: {kind, format, limit, seed, options}. inputs: `model`, `base` (the model training started from; may be absent),
-`examples` (a folder with examples.parquet), `samples` (a folder with samples.parquet whose items are the examples; may be
-absent), `plugin:*`. Written: values.parquet (PROBE_VALUES), report.json, timings.parquet.
+`examples` (a folder with examples.parquet or items.parquet), `samples` (a folder with samples.parquet, answers to these
+examples; may be absent), `plugin:*`. Written: values.parquet (PROBE_VALUES), report.json, timings.parquet.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of probe: dotted path of its step, options, and the inputs it cannot do without."""
+    """One kind of probe: dotted path of its step, options, the inputs it cannot do without and those it uses when given."""
 
     step: str
     options: Mapping[str, Option] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
 
 BY = Option("kind", ("kind", "part"))
@@ -60,7 +61,7 @@ PROBES: dict[str, Kind] = {
         "leaven.probes.gradients.measure", {**PARTS, "reduce": Option("mean", ("mean", "sum")), "weights": WEIGHTS}
     ),
     "similarity": Kind("leaven.probes.similarity.measure", {"embedder": Option("hidden"), "weights": WEIGHTS}),
-    "lengths": Kind("leaven.probes.lengths.measure"),
+    "lengths": Kind("leaven.probes.lengths.measure", uses=("samples",)),
     "overlap": Kind("leaven.evals.overlap.measure", {"tokens": Option("words", ("words", "13a"))}, ("samples",)),
 }
 """Built-in kinds. `overlap` compares generated answers with the examples' own (BLEU, CodeBLEU) and lies beside the benchmarks."""
