@@ -81,7 +81,7 @@ def _corners(x: float, y: float, width: float, height: float) -> list[tuple[floa
 def _box(canvas: Canvas, x: float, y: float, width: float, height: float, fill: str) -> None:
     """Fill a box; a hatched one with slanted lines cut at its edges."""
     if fill != "hatch":
-        canvas.cells([(x, y, width, height)], cls=fill)
+        canvas.bars([(x, y + height / 2, width)], cls=fill, height=height)
         return
     start = x - height
     while start < x + width:

@@ -62,12 +62,12 @@ def draw_maps(maps: Sequence[Map], width: float) -> Canvas:
     """Return the maps on one scale, with the legend below; regions are numbered along the top and named at the left."""
     top_value = max((v for m in maps for row in m.grid for v in row), default=0.0)
     names = max((text_width(f"{i + 1} {n}", 12) for m in maps for i, (n, _, _) in enumerate(m.regions)), default=0.0)
-    canvas, columns, cell = _layout(len(maps), width, 320.0 if width < 500 else 300.0)
-    side = cell - min(names, 110.0) - 8
+    canvas, columns, cell = _layout(len(maps), width, 300.0)
+    side = cell - min(names, 110.0) - 10
     y = 0.0
     for first in range(0, len(maps), columns):
         for column, heat in enumerate(maps[first : first + columns]):
-            _draw_map(canvas, heat, (column * (cell + 26), y, cell - side, side), top_value)
+            _draw_map(canvas, heat, (round(column * (cell + 26)), y, math.ceil(cell - side), side), top_value)
         y += side + 56
     canvas.height = _draw_scale(canvas, top_value, y)
     return canvas
@@ -89,23 +89,24 @@ def _draw_map(canvas: Canvas, heat: Map, box: tuple[float, float, float, float],
     """Draw one map into box = (x, y, width of the names, side)."""
     x, y, gutter, side = box
     left, top = x + gutter, y + 40
-    unit = side / len(heat.grid)
+    unit = math.floor(side / len(heat.grid)) or side / len(heat.grid)
+    side = unit * len(heat.grid)
     _head(canvas, heat.title, heat.style, x, y, gutter + side)
-    canvas.cells([(left, top, side, side)], cls="h0")
+    canvas.bars([(left, top + side / 2, side)], cls="h0", height=side)
     for step, runs in sorted(merged(heat.grid, top_value).items()):
         if step:
-            boxes = [(left + c * unit, top + r * unit, n * unit, unit) for r, c, n in runs]
-            canvas.cells(boxes, cls=f"h{step}")
+            boxes = [(left + c * unit, top + (r + 0.5) * unit, n * unit) for r, c, n in runs]
+            canvas.bars(boxes, cls=f"h{step}", height=unit)
     middles = [(a + b) / 2 * unit for _, a, b in heat.regions]
     for (name, _, _), middle, i in zip(heat.regions, spread(middles, 14, 7, side - 7), range(99), strict=False):
         words = f"{i + 1} {name}"
         canvas.text(left - 8, top + middle + 4, shorten(words, gutter - 8, 12), cls="mute", anchor="end", full=words)
     for i, middle in enumerate(spread(middles, 12, 6, side - 6)):
         canvas.text(left + middle, top - 5, str(i + 1), cls="mute", anchor="middle")
+    ends = [end * unit for _, _, end in heat.regions[:-1]]
+    borders = [line for e in ends for line in ((left + e, top, left + e, top + side), (left, top + e, left + side, top + e))]
     for cls, thick in (("gap", 3.5), ("c6", 1.25)):
-        for _, _, end in heat.regions[:-1]:
-            canvas.line(left + end * unit, top, left + end * unit, top + side, cls=cls, width=thick)
-            canvas.line(left, top + end * unit, left + side, top + end * unit, cls=cls, width=thick)
+        canvas.lines(borders, cls=cls, width=thick)
     corners = [(left, top), (left + side, top), (left + side, top + side), (left, top + side), (left, top)]
     canvas.polyline(corners, cls="zero", width=1)
 
@@ -114,7 +115,7 @@ def _draw_scale(canvas: Canvas, top_value: float, y: float) -> float:
     """Draw the legend of the eight steps with the weight at their borders; return the height of the drawing."""
     box = min(44.0, (canvas.width - 40) / STEPS)
     for step in range(STEPS):
-        canvas.cells([(step * box, y, box, 12)], cls=f"h{step}")
+        canvas.bars([(step * box, y + 6, box)], cls=f"h{step}", height=12)
         if step % 2 and top_value > 0:
             border = top_value / 2 ** (STEPS - 1 - step)
             canvas.text((step + 1) * box, y + 28, f"{border:.2g}", cls="mute num", anchor="middle")
@@ -125,7 +126,7 @@ def _draw_scale(canvas: Canvas, top_value: float, y: float) -> float:
 def draw_matrices(matrices: Sequence[Matrix], width: float) -> Canvas:
     """Return the matrices: a row per attending region, a column per attended one, squares whose area is the share."""
     names = [f"{i + 1} {n}" for m in matrices for i, n in enumerate(m.names)]
-    gutter = min(max(text_width(n, 12) for n in names) + 8, 118.0)
+    gutter = min(max(text_width(n, 12) for n in names) + 10, 118.0)
     canvas, columns, cell = _layout(len(matrices), width, 230.0)
     size = min((cell - gutter) / max(len(m.names) for m in matrices), 76.0)
     y = 0.0
@@ -151,8 +152,7 @@ def _draw_matrix(canvas: Canvas, matrix: Matrix, x: float, y: float, gutter: flo
             if share is not None and share > 0:
                 edge = math.sqrt(min(share, 1.0)) * (size - 22)
                 middle_x, middle_y = left + (j + 0.5) * size, top + i * size + (size - 18) / 2 + 1
-                canvas.cells([(middle_x - edge / 2, middle_y - edge / 2, edge, edge)], cls="h5")
-    for i in range(len(matrix.names) + 1):
-        span = size * len(matrix.names)
-        canvas.line(left, top + i * size, left + span, top + i * size, cls="rule")
-        canvas.line(left + i * size, top, left + i * size, top + span, cls="rule")
+                canvas.bars([(middle_x - edge / 2, middle_y, edge)], cls="h5", height=edge)
+    span, steps = size * len(matrix.names), [i * size for i in range(len(matrix.names) + 1)]
+    rules = [line for s in steps for line in ((left, top + s, left + span, top + s), (left + s, top, left + s, top + span))]
+    canvas.lines(rules, cls="rule")

@@ -90,6 +90,7 @@ def _draw_series(
             lower = [(at_x(x), at_y(low)) for x, low, _ in reversed(line.band)]
             canvas.area([*upper, *lower], cls=mark(line.style)[0], opacity=0.14)
         for faint in line.faint:
+            faint = (*faint[:-1:2], faint[-1]) if canvas.width < 500 else faint
             canvas.polyline([(at_x(x), at_y(y)) for x, y in faint], cls=mark(line.style)[0], width=1, opacity=0.3)
     for i, line in enumerate(lines):
         colour, shape = mark(line.style)
@@ -98,8 +99,7 @@ def _draw_series(
             canvas.line(at_x(x) + shift, at_y(low), at_x(x) + shift, at_y(high), cls=colour, width=1.75)
         points = [(at_x(x) + shift, at_y(y)) for x, y in line.points]
         canvas.polyline(points, cls=colour, width=2)
-        for x, y in points if axes.marks else points[-1:]:
-            canvas.marker(shape, x, y, cls=colour, size=4)
+        canvas.markers(shape, points if axes.marks else points[-1:], cls=colour, size=4)
 
 
 def _legend(canvas: Canvas, lines: Sequence[Line], y: float) -> float:

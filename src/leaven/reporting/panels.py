@@ -72,15 +72,16 @@ def draw_panels(panels: Sequence[Panel], frame: Frame, width: float) -> Canvas:
             box = (column * (cell + gap), top, cell, chart)
             _draw_panel(canvas, panel, frame, box, x_span, spans[first + column])
         top += chart + 48
-    canvas.text(width, top, frame.x_name, cls="mute", anchor="end")
-    canvas.height = _draw_legend(canvas, panels, top + 22)
+    canvas.text(width, top + 6, frame.x_name, cls="mute", anchor="end")
+    canvas.height = _draw_legend(canvas, panels, top + 28)
     return canvas
 
 
 def _x_span(panels: Sequence[Panel]) -> tuple[float, float]:
     values = [x for p in panels for s in p.series for x, _ in s.points]
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    pad = 0.06 * (high - low) if all(len(s.points) == 1 for p in panels for s in p.series) else 0.0
+    return (low - pad, high + pad) if high > low else (low - 0.5, high + 0.5)
 
 
 def _y_span(panels: Sequence[Panel], frame: Frame) -> tuple[float, float]:
@@ -101,14 +102,14 @@ def _draw_panel(
 ) -> None:
     """Draw one chart into box = (x, y, width, height of the plot)."""
     x, y, width, height = box
-    marks = ticks(*y_span, 3 if height < 130 else 4)
+    marks = ticks(*y_span, 4 if height < 110 else 6)
     told = [tick_text(100 * t if frame.percent else t) for t in marks]
     left, right = x + max((text_width(t, 12) for t in told), default=0.0) + 8, x + width - 5
     top, bottom = y + 22, y + 18 + height
     canvas.text(x, y + 12, shorten(panel.title, width, bold=True), cls="strong", full=panel.title)
     at_x, at_y = scale(*x_span, left + 5, right - 5), scale(*y_span, bottom, top)
+    canvas.lines([(left, at_y(tick), right, at_y(tick)) for tick in marks], cls="rule")
     for tick, words in zip(marks, told, strict=True):
-        canvas.line(left, at_y(tick), right, at_y(tick), cls="rule")
         canvas.text(left - 5, at_y(tick) + 4, words, cls="mute num", anchor="end")
     end = -1e9
     for tick in frame.x_ticks or ticks(*x_span, 3 if width < 240 else 5):
@@ -128,8 +129,8 @@ def _draw_panel(
             canvas.line(at_x(a) + shift, at_y(low), at_x(a) + shift, at_y(high), cls=colour, width=1.5)
         points = [(at_x(a) + shift, at_y(b)) for a, b in series.points]
         canvas.polyline(points, cls=colour, width=1.75, dash=DASHES[series.dash % len(DASHES)])
-        for a, b in points if len(points) <= MARKED else (points[0], points[-1]):
-            canvas.marker(shape, a, b, cls=colour, size=3.2 if len(points) > 1 else 5)
+        marked = points if len(points) <= MARKED else [points[0], points[-1]]
+        canvas.markers(shape, marked, cls=colour, size=3.2 if len(points) > 1 else 5)
 
 
 def _draw_legend(canvas: Canvas, panels: Sequence[Panel], y: float) -> float:

@@ -80,34 +80,33 @@ def draw_ridges(groups: Sequence[Group], x_name: str, width: float) -> Canvas:
         y += 12
     bottom = y - 12
     for tick in ticks(*axis_range(rows), 4 if narrow else 7):
-        for start, end in spans:
-            canvas.line(at(tick), start + (step - high if narrow else 4), at(tick), end, cls="rule")
+        canvas.lines([(at(tick), start + (step - high if narrow else 4), at(tick), end) for start, end in spans], cls="rule")
         canvas.text(at(tick), bottom + 17, tick_text(tick), cls="mute", anchor="middle")
     canvas.text(right, bottom + 35, x_name, cls="mute", anchor="end")
     for group, (start, _) in zip(groups, spans, strict=True):
         for i, row in enumerate(group.rows):
-            _draw_row(canvas, row, start + step * (i + 1), high, at, left, narrow)
+            _draw_row(canvas, row, (start + step * (i + 1), high), at, left, axis_range(rows))
     canvas.height = bottom + 42
     return canvas
 
 
 def _draw_row(
-    canvas: Canvas, row: Ridge, base: float, height: float, at: Callable[[float], float], left: float, narrow: bool
+    canvas: Canvas,
+    row: Ridge,
+    box: tuple[float, float],
+    at: Callable[[float], float],
+    left: float,
+    extent: tuple[float, float],
 ) -> None:
-    """Draw one row whose histogram stands on y = `base`."""
+    """Draw one row whose histogram stands in box = (y of its foot, height)."""
+    (base, height), narrow = box, canvas.width < 500
     colour, shape = mark(row.style)
     total = sum(row.counts)
     peak = max((c / (b - a) for (a, b), c in zip(pairwise(row.edges), row.counts, strict=True)), default=0.0) or 1.0
     rise = (height - 4) / peak
-    outline = [(at(row.edges[0]), base)]
-    for (a, b), count in zip(pairwise(row.edges), row.counts, strict=True):
-        top = base - rise * count / (b - a)
-        outline += [(at(a), top), (at(b), top)]
-    outline = _distinct([*outline, (at(row.edges[-1]), base)])
-    canvas.area(outline, cls=colour, opacity=0.22)
-    canvas.polyline(outline, cls=colour, width=1.25)
+    canvas.steps(_outline(row, rise, base, at, extent), cls=colour)
     if row.mean is not None and row.sd > 0 and total > 0:
-        canvas.polyline(_gaussian(row, total, rise, base, height, at), cls="c6", width=1.25, dash="4 3")
+        canvas.polyline(_gaussian(row, total, rise, (base, height), at, extent), cls="c6", width=1.25, dash="4 3")
     if row.mean is not None:
         canvas.line(at(row.mean), base, at(row.mean), base - height + 2, cls="c6", width=1.25)
         if row.low is not None and row.high is not None:
@@ -124,26 +123,43 @@ def _draw_row(
         canvas.text(canvas.width, base - 4, row.words[1], cls="mute num", anchor="end")
 
 
-def _distinct(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points without those that lie on the straight line between their neighbours (empty bins, ends)."""
-    kept = points[:1]
-    for here, following in zip(points[1:], [*points[2:], None], strict=True):
-        flat = following is not None and kept[-1][1] == here[1] == following[1]
-        upright = following is not None and kept[-1][0] == here[0] == following[0]
-        if not flat and not upright and here != kept[-1]:
-            kept.append(here)
-    return kept
+def _outline(
+    row: Ridge, rise: float, base: float, at: Callable[[float], float], extent: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """Return the corners of the histogram within the axis, one direction at a time, without empty ends."""
+    bins = [(a, b, c) for (a, b), c in zip(pairwise(row.edges), row.counts, strict=True) if b > extent[0] and a < extent[1]]
+    filled = [i for i, (_, _, c) in enumerate(bins) if c]
+    if not filled:
+        return [(at(row.edges[0]), base), (at(row.edges[-1]), base)]
+    bins = bins[filled[0] : filled[-1] + 1]
+    corners = [(at(bins[0][0]), base)]
+    for i, (_, b, count) in enumerate(bins):
+        top = base - rise * count / (b - bins[i][0])
+        if abs(top - corners[-1][1]) >= 0.05:
+            corners.append((corners[-1][0], top))
+        if i + 1 < len(bins) and abs(rise * bins[i + 1][2] / (bins[i + 1][1] - b) - (base - top)) < 0.05:
+            continue
+        corners.append((at(b), corners[-1][1]))
+    return [*corners, (corners[-1][0], base)]
 
 
 def _gaussian(
-    row: Ridge, total: float, rise: float, base: float, height: float, at: Callable[[float], float]
+    row: Ridge,
+    total: float,
+    rise: float,
+    box: tuple[float, float],
+    at: Callable[[float], float],
+    extent: tuple[float, float],
 ) -> list[tuple[float, float]]:
-    """Return the normal curve with the row's mean and standard deviation and the histogram's area, within the row."""
+    """Return the normal curve with the row's mean and standard deviation and the histogram's area, within
+    box = (y of its foot, height).
+    """
+    base, height = box
     mean = row.mean or 0.0
     points = []
-    for i in range(49):
-        x = mean + row.sd * (i - 24) / 8
-        if row.edges[0] <= x <= row.edges[-1]:
+    for i in range(33):
+        x = mean + row.sd * (i - 16) / 5.5
+        if max(row.edges[0], extent[0]) <= x <= min(row.edges[-1], extent[1]):
             density = total * math.exp(-0.5 * ((x - mean) / row.sd) ** 2) / (row.sd * math.sqrt(2 * math.pi))
             points.append((at(x), max(base - rise * density, base - height - 2)))
     return [p for p, q in zip(points, [*points[1:], (None, None)], strict=True) if p != q]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from markupsafe import escape
 
@@ -29,7 +30,7 @@ STANDALONE_STYLE = (
     "svg{background:#fff;font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif}"
     "text{fill:#1f1e1b}.mute{fill:#5c5952}.rule{stroke:#d8d4ca}.zero{stroke:#6b675e}.band{fill:#efece4}.strong{font-weight:600}"
     + "".join(f".c{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(LIGHT))
-    + "".join(f".h{i}{{fill:{c}}}" for i, c in enumerate(HEAT_LIGHT))
+    + "".join(f".h{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(HEAT_LIGHT))
     + ".gap{stroke:#fff}.area{stroke:none}.hollow{fill:#fff}.line{fill:none}"
 )
 
@@ -64,6 +65,15 @@ class Canvas:
             f' stroke-width="{coordinate(width)}"{dashes}/>'
         )
 
+    def lines(self, segments: list[tuple[float, float, float, float]], *, cls: str, width: float = 1.0) -> None:
+        """Draw straight lines (x1, y1, x2, y2) of one look as a single path; upright and level ones take few bytes."""
+        path = ""
+        for x1, y1, x2, y2 in segments:
+            end = f"V{coordinate(y2)}" if x1 == x2 else f"H{coordinate(x2)}" if y1 == y2 else f"L{coordinate(x2)} {coordinate(y2)}"
+            path += f"M{coordinate(x1)} {coordinate(y1)}{end}"
+        if segments:
+            self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="{coordinate(width)}"/>')
+
     def rect(self, x: float, y: float, width: float, height: float, *, cls: str) -> None:
         """Draw a filled rectangle."""
         self.parts.append(
@@ -83,7 +93,7 @@ class Canvas:
         """Draw a line through points."""
         if len(points) < 2:
             return
-        path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+        path = _path(points)
         fade = f' opacity="{opacity:g}"' if opacity < 1 else ""
         fade += f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
@@ -93,20 +103,29 @@ class Canvas:
 
     def area(self, points: list[tuple[float, float]], *, cls: str, opacity: float = 0.2) -> None:
         """Fill the polygon through points, without an outline."""
-        path = "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
-        self.parts.append(f'<path d="{path}Z"{_class("area " + cls)} opacity="{opacity:g}"/>')
+        self.parts.append(f'<path d="{_path(points)}Z"{_class("area " + cls)} opacity="{opacity:g}"/>')
 
-    def cells(self, boxes: list[tuple[float, float, float, float]], *, cls: str) -> None:
-        """Fill many rectangles (x, y, width, height) of one look as a single path, which keeps a heat map small."""
-        path = "".join(
-            f"M{coordinate(x)} {coordinate(y)}h{coordinate(w)}v{coordinate(h)}h{coordinate(-w)}Z" for x, y, w, h in boxes
-        )
-        if boxes:
-            self.parts.append(f'<path d="{path}"{_class("area " + cls)}/>')
+    def steps(self, points: list[tuple[float, float]], *, cls: str, width: float = 1.25, opacity: float = 0.2) -> None:
+        """Draw a histogram's outline through points that differ in x or in y, its area filled faintly."""
+        path = f"M{coordinate(points[0][0])} {coordinate(points[0][1])}"
+        for (x, _), (a, b) in pairwise(points):
+            path += f"V{coordinate(b)}" if a == x else f"H{coordinate(a)}"
+        self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="{coordinate(width)}" fill-opacity="{opacity:g}"/>')
+
+    def bars(self, runs: list[tuple[float, float, float]], *, cls: str, height: float) -> None:
+        """Fill many boxes of one look and height, each (x, y of its middle, width), as the strokes of a single path."""
+        path = "".join(f"M{coordinate(x)} {coordinate(y)}h{coordinate(w)}" for x, y, w in runs)
+        if runs:
+            self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="{coordinate(height)}"/>')
 
     def marker(self, shape: str, x: float, y: float, *, cls: str, size: float = 5.0) -> None:
         """Draw one of SHAPES centred at (x, y) with radius `size`."""
-        self.parts.append(f'<path d="{_outline(shape, x, y, size)}"{_class(cls)} stroke-width="1.5"/>')
+        self.markers(shape, [(x, y)], cls=cls, size=size)
+
+    def markers(self, shape: str, points: list[tuple[float, float]], *, cls: str, size: float = 5.0) -> None:
+        """Draw one of SHAPES at every point, as a single path."""
+        path = "".join(_outline(shape, x, y, size) for x, y in points)
+        self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="1.5"/>')
 
     def render(self, ident: str, title: str, description: str, *, cls: str = "", standalone: bool = False) -> str:
         """Return the SVG element; `ident` must be unique in the page, title and description are what a screen reader
@@ -127,6 +146,20 @@ class Canvas:
 
 def _class(cls: str) -> str:
     return f' class="{cls}"' if cls else ""
+
+
+def _path(points: list[tuple[float, float]]) -> str:
+    """Return a line through points in tenths of a px, relative from the second point on, which halves its length."""
+    tenths = [(round(10 * x), round(10 * y)) for x, y in points]
+    steps = ((c - a, d - b) for (a, b), (c, d) in pairwise(tenths))
+    words = "".join(f"{_step(dx)}{_step(dy)}" for dx, dy in steps)
+    return f"M{coordinate(tenths[0][0] / 10)} {coordinate(tenths[0][1] / 10)}l{words.lstrip()}"
+
+
+def _step(tenths: int) -> str:
+    """Return a relative coordinate with the sign or space that parts it from the one before."""
+    text = coordinate(abs(tenths) / 10).removeprefix("0") or "0"
+    return ("-" if tenths < 0 else " ") + text
 
 
 def _outline(shape: str, x: float, y: float, r: float) -> str:

@@ -157,6 +157,8 @@ def _mass_table(maps: Sequence[AttentionMap], styles: Styles) -> Table:
             *(Column(name=f"to {key}", numeric=True) for key in keys),
         ),
         rows=tuple(rows),
+        summary=f"Table: shares of attention between regions ({plural(len(rows), 'row')})",
+        open=len(rows) <= 9,
         records=tuple(
             {"condition": a.condition, "level": a.level, "layer": a.layer, "query": m.query, "key": m.key, **measured_record(m.share)}
             for a in maps

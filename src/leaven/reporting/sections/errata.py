@@ -92,7 +92,7 @@ def _table(ident: str, caption: str, rows: list[Erratum], summary: str, shown: b
     return Table(
         id=ident,
         caption=caption,
-        columns=tuple(Column(name=n) for n in ("Where", "Printed", "Recomputed", "What follows", "")),
+        columns=tuple(Column(name=n) for n in ("Where", "Printed", "Recomputed", "What follows", "Check")),
         rows=tuple(
             (
                 Cell(text=e.where),
@@ -109,6 +109,7 @@ def _table(ident: str, caption: str, rows: list[Erratum], summary: str, shown: b
         ),
         summary=f"{summary} ({len(rows)})",
         open=shown,
+        text=True,
     )
 
 

@@ -35,6 +35,7 @@ def _table(table: Table, add: Callable[[Source], int]) -> dict[str, Any]:
         "rows": [[_cell(c, add) for c in row] for row in table.rows],
         "summary": table.summary or table.caption,
         "open": table.open,
+        "text": table.text,
     }
 
 

@@ -18,10 +18,10 @@ from typing import Literal
 from leaven.analysis.stats import wilson
 from leaven.reporting.references_liu2025 import CLAIM_MEASURES, CLAIMS, MODEL, TABLES, Claim, PaperColumn, PaperTable
 from leaven.reporting.sections.inputs import Effect, Measured, OrderInputs, StrategyResult
-from leaven.reporting.sections.printed import printed_effects, whole_count
+from leaven.reporting.sections.printed import printed_effects, printed_summary, whole_count
 from leaven.reporting.sections.section import Cell, Column, Section, Source, Table, basis_of, bracketed, listed, measured_record
 from leaven.reporting.sections.strategies import strategy_words
-from leaven.reporting.wording import interval, number, plural
+from leaven.reporting.wording import MISSING, interval, number, plural
 
 Verdict = Literal["agreed", "opposed", "mixed", "undecided", "not comparable"]
 SHOWN: dict[Verdict, tuple[str, str]] = {
@@ -133,7 +133,7 @@ def paper_section(inputs: OrderInputs) -> Section | None:
     counts = Counter(c.verdict for c in found)
     told = listed([f"{counts[v]} {v}" for v in SHOWN if counts[v]])
     ours = f"this study trained {inputs.model}" if inputs.model else "this study trained another model"
-    tables = (_claim_table(found), *(_number_table(t, inputs) for t in TABLES.values() if t.number != 10))
+    tables = (*_claim_tables(found), *(_number_table(t, inputs) for t in TABLES.values() if t.number != 10))
     return Section(
         id="paper",
         title="Beside the paper",
@@ -149,29 +149,47 @@ def paper_section(inputs: OrderInputs) -> Section | None:
     )
 
 
-def _claim_table(found: Sequence[Comparison]) -> Table:
+def _claim_tables(found: Sequence[Comparison]) -> tuple[Table, ...]:
+    """Return the claims that a result of ours speaks to, and folded those that none does."""
     order = list(SHOWN)
+    ranked = sorted(found, key=lambda c: order.index(c.verdict))
+    told, silent = [c for c in ranked if c.effects], [c for c in ranked if not c.effects]
+    return (
+        *([_claim_table("claims", "Claims of the paper beside this study", told, "")] if told else []),
+        *(
+            [_claim_table("claims-silent", "Claims of the paper that no result here speaks to", silent, "Claims not measured here")]
+            if silent
+            else []
+        ),
+    )
+
+
+def _claim_table(ident: str, caption: str, found: Sequence[Comparison], summary: str) -> Table:
     rows, records = [], []
-    for c in sorted(found, key=lambda c: order.index(c.verdict)):
+    for c in found:
         kind, word = SHOWN[c.verdict]
-        printed = printed_effects(c.claim)
-        first, *others = [_ours(c.claim, e) for e in c.effects] or ["\u2013"]
+        first, *others = [_ours(c.claim, e) for e in c.effects] or [MISSING]
         source = _source(c) if len(c.effects) == 1 else None
+        paper = Cell(text=EXPECTS[c.claim.expects], tags=tuple(printed_summary(c.claim)) or ("a figure; no number is printed",))
         rows.append(
             (
                 Cell(text=c.claim.text, tags=(c.claim.where,)),
-                Cell(text=f"{EXPECTS[c.claim.expects]}", tags=tuple(printed) or ("shown in a figure, no number printed",)),
-                Cell(text=first, tags=tuple(others), source=source),
+                paper,
+                *([Cell(text=first, tags=tuple(others), source=source)] if c.effects else []),
                 Cell(text=word, kind=kind, tags=(c.why,)),
             )
         )
-        records += [_claim_record(c, e, printed) for e in c.effects or (None,)]
+        records += [_claim_record(c, e, printed_effects(c.claim)) for e in c.effects or (None,)]
+    ours = ["Ours"] if any(c.effects for c in found) else []
     return Table(
-        id="claims",
-        caption="Claims of the paper beside this study",
-        columns=(Column(name="Claim"), Column(name="The paper"), Column(name="Ours"), Column(name="Verdict")),
+        id=ident,
+        caption=caption,
+        columns=tuple(Column(name=n) for n in ("Claim", "The paper", *ours, "Verdict")),
         rows=tuple(rows),
         records=tuple(records),
+        summary=f"{summary} ({len(rows)})",
+        open=not summary,
+        text=True,
     )
 
 

@@ -51,6 +51,29 @@ def printed_effects(claim: Claim) -> list[str]:
     return [_line(claim, table, column) for table, column in claim.printed]
 
 
+def printed_summary(claim: Claim) -> list[str]:
+    """Return what the paper prints for a claim in few lines: five seeds where it ran them, then its suites together."""
+    seeds = [_line(claim, table, column) for table, column in claim.printed if table == 13]
+    suites = [(table, column) for table, column in claim.printed if table != 13]
+    counted = [(t, c) for t, c in suites if t != 8 and TABLES[t].column(c).n is not None]
+    others = [_line(claim, t, c) for t, c in suites if (t, c) not in counted]
+    if len(counted) < 2:
+        return [*seeds, *(_line(claim, t, c) for t, c in counted), *others]
+    found = [_shares(claim, t, c) for t, c in counted]
+    names = ", ".join(TABLES[t].column(c).name.split(" of ")[0] for t, c in counted)
+    points = ", ".join(number(d, sign=True, percent=True) for d, _, _ in found)
+    open_ones = sum(low <= 0 <= high for _, low, high in found)
+    return [*seeds, f"{names}: {points} points; {open_ones} of {len(found)} intervals hold zero", *others]
+
+
+def _shares(claim: Claim, number_of_table: int, column: str) -> tuple[float, float, float]:
+    """Return the difference of a claim's two sides in one column whose items are counted, with its interval."""
+    table = TABLES[number_of_table]
+    n = table.column(column).n or 1
+    ka, kb = (whole_count(table.value(side, column), n, number_of_table) for side in (claim.treatment, claim.control))
+    return difference_of_shares(ka, n, kb, n)
+
+
 def _line(claim: Claim, number_of_table: int, column: str) -> str:
     table = TABLES[number_of_table]
     if number_of_table == 13:
@@ -65,7 +88,7 @@ def _line(claim: Claim, number_of_table: int, column: str) -> str:
     if n is None:
         return f"{name}: {a:g} against {b:g}, no interval can be formed"
     ka, kb = (whole_count(v, n, number_of_table) for v in (a, b))
-    d, low, high = difference_of_shares(ka, n, kb, n)
+    d, low, high = _shares(claim, number_of_table, column)
     ends = interval(low, high, sign=True, percent=True)
     return f"{name.split(' of ')[0]}: {ka} against {kb} of {n:,}, {number(d, sign=True, percent=True)} points {ends}"
 

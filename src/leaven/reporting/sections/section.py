@@ -51,7 +51,8 @@ class Column:
 class Table:
     """One table: the first cell of a row is its head. A table that is not open is folded under `summary`.
 
-    `records` are its rows as plain values for CSV and Parquet, and may be finer than what the page shows.
+    `records` are its rows as plain values for CSV and Parquet, and may be finer than what the page shows. The rows of a
+    `text` table hold sentences: on a phone they stand as blocks instead of a wide table.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Table:
     records: tuple[Mapping[str, Any], ...] = ()
     summary: str = ""
     open: bool = True
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +165,11 @@ def bracketed(measured: Measured, *, percent: bool = False, signed: bool = False
 def with_rest(words: str, shared: str) -> str:
     """Return a caption with what all its numbers rest on, where that is one thing."""
     return f"{words}; each number rests on {shared}" if shared else words
+
+
+def sentence(words: str) -> str:
+    """Return words with a capital letter at the beginning."""
+    return words[:1].upper() + words[1:]
 
 
 def listed(words: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ Not covered: contrasts between conditions, which stand in the result; the compar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from leaven.reporting.marks import Figure, measure_words
 from leaven.reporting.panels import Frame, Panel, Series, draw_panels
@@ -19,6 +20,8 @@ from leaven.reporting.sections.section import (
     Section,
     Styles,
     Table,
+    basis_of,
+    bracketed,
     measured_cell,
     measured_record,
     shared_basis,
@@ -153,27 +156,37 @@ def _costs(results: Sequence[StrategyResult], rows: list[Row], inputs: OrderInpu
     for r in results:
         own.setdefault((r.condition, r.level, r.prompted, r.benchmark), r)
     columns = [Column(name="Condition"), Column(name="Tokens trained", numeric=True), Column(name="Tokens learned", numeric=True)]
-    for b in benchmarks:
-        columns += [Column(name="Tokens written", numeric=True, tag=f"per answer, {b}")]
-        columns += [Column(name="Nothing extracted", numeric=True, tag=f"% of answers, {b}")]
+    columns += [Column(name="Tokens written", numeric=True, tag=f"per answer, {b}") for b in benchmarks]
     found = [m for r in results for m in (r.generated_tokens, r.parse_failures) if m]
     shared = shared_basis(found, "answer")
     cells = []
     for row in rows:
         first = next(r for r in results if (r.condition, r.level, r.prompted) == row)
-        line = [_head(row, inputs, styles), Cell(text=tokens(first.trained_tokens)), Cell(text=tokens(first.learned_tokens))]
-        for b in benchmarks:
-            r = own.get((*row, b))
-            line.append(measured_cell(r.generated_tokens if r else None, noun="answer", shared=shared, whole=True))
-            line.append(measured_cell(r.parse_failures if r else None, noun="answer", shared=shared, percent=True))
+        head = styles.cell(row[0], level_text(row[1]), f"prompted: {row[2]}" if row[2] else "")
+        line = [head, Cell(text=tokens(first.trained_tokens)), Cell(text=tokens(first.learned_tokens))]
+        line += [_cost_cell(own.get((*row, b)), shared) for b in benchmarks]
         cells.append(tuple(line))
     return Table(
         id="strategy-costs",
-        caption=with_rest("What each strategy costs, with 95 % intervals: tokens trained are means over seeds", shared),
+        caption=with_rest(
+            "What each strategy costs: tokens trained, mean over seeds; tokens written per answer with 95 % interval, and below it the "
+            "answers from which nothing could be extracted",
+            shared,
+        ),
         columns=tuple(columns),
         rows=tuple(cells),
         records=tuple(_record(r, inputs) for r in results),
     )
+
+
+def _cost_cell(r: StrategyResult | None, shared: str) -> Cell:
+    """Return tokens written per answer, and the share of answers from which nothing could be extracted."""
+    cell = measured_cell(r.generated_tokens if r else None, noun="answer", shared=shared, whole=True)
+    if r is None or r.parse_failures is None:
+        return cell
+    lost = bracketed(r.parse_failures, percent=True).replace(" [", " % [", 1)
+    rest = "" if shared else f", {basis_of(r.parse_failures, 'answer')}"
+    return replace(cell, tags=(*cell.tags, f"{lost} unread{rest}"))
 
 
 def _difficulties(inputs: OrderInputs, styles: Styles) -> list[Table]:

@@ -22,6 +22,7 @@ from leaven.reporting.sections.section import (
     bracketed,
     measured_cell,
     measured_record,
+    sentence,
     shared_basis,
     with_rest,
 )
@@ -104,7 +105,7 @@ def _curve_figure(n: int, measure: str, rows: Sequence[CheckpointScore], styles:
         marks=max(len(line.points) for line in lines) <= 14,
     )
     said = "; ".join(f"{line.label} ends at {number(line.points[-1][1], percent=percent)}" for line in lines[:8])
-    title = f"{measure[:1].upper()}{measure[1:]} by checkpoint"
+    title = f"{sentence(measure)} by checkpoint"
     return Figure(
         name=f"score-curves-{n}",
         title=title,
@@ -147,7 +148,7 @@ def _curve_table(n: int, measure: str, rows: Sequence[CheckpointScore], styles: 
     tags = (f"step {amount(steps[0])}", f"step {amount(steps[len(steps) // 2])}", "highest", f"step {amount(steps[-1])}")
     return Table(
         id=f"score-curves-{n}",
-        caption=with_rest(f"{measure}{', %' if percent else ''} at {len(steps)} checkpoints, with 95 % intervals", shared)
+        caption=with_rest(f"{sentence(measure)}{', %' if percent else ''} at {len(steps)} checkpoints, with 95 % intervals", shared)
         + ". The best checkpoint was chosen by this score, so its value is optimistic",
         columns=(
             Column(name="Condition"),
@@ -207,7 +208,7 @@ def _sweep_figure(ident: str, sweep: str, measure: str, rows: Sequence[Checkpoin
     )
     return Figure(
         name=ident,
-        title=f"{measure[:1].upper()}{measure[1:]} by {sweep}",
+        title=f"{sentence(measure)} by {sweep}",
         description=f"{measure} by {sweep}: {'; '.join(said[:10])}.",
         caption=f"One chart per value of {sweep}, on one vertical scale. {BAND}",
         table=ident,
@@ -232,7 +233,7 @@ def _sweep_table(ident: str, sweep: str, measure: str, rows: Sequence[Checkpoint
             lines.append((styles.cell(own[0].condition, level_text(own[0].level)), *cells))
     return Table(
         id=ident,
-        caption=with_rest(f"{measure}{', %' if percent else ''} at the last checkpoint by {sweep}, with 95 % intervals", shared),
+        caption=with_rest(f"{sentence(measure)}{', %' if percent else ''} at the last checkpoint by {sweep}, with 95 % intervals", shared),
         columns=(Column(name="Condition"), *(Column(name=s, numeric=True) for s in settings)),
         rows=tuple(lines),
         records=tuple(map(_checkpoint_record, rows)),
