@@ -209,4 +209,6 @@ def _asserts_about(node: ast.stmt, about: set[str]) -> int:
             count += bool(used & about)
         elif isinstance(inner, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For | ast.With) and used & about:
             about.update(n.id for n in ast.walk(inner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        elif isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Call) and used & about:
+            about.update(n.id for a in inner.value.args for n in ast.walk(a) if isinstance(n, ast.Name))  # it may change its arguments
     return count
