@@ -123,6 +123,22 @@ def checkpoint_scores(progress: pl.DataFrame, scores: pl.DataFrame) -> list[Row]
     return records
 
 
+def pass_at_k_rows(scores: pl.DataFrame, temperatures: Mapping[str, float]) -> list[Row]:
+    """Return the scores of every metric pass@K, with the temperature at which the answers were sampled."""
+    overall = _unseen(scores).filter(pl.col("difficulty").is_null() & pl.col("metric").str.starts_with("pass@"))
+    return [
+        {
+            "condition": row["condition"],
+            "benchmark": row["benchmark"],
+            "temperature": float(temperatures.get(row["benchmark"], 0.0)),
+            "k": int(row["metric"].removeprefix("pass@")),
+            "score": _measured(row),
+            "level": row["level"],
+        }
+        for row in overall.iter_rows(named=True)
+    ]
+
+
 def perturbation_counts(folders: Mapping[str, Path], target: str = "training data") -> list[Row]:
     """Return what every operation did, summed over the sources it changed; `folders` hold perturbed.parquet."""
     frames = [read_table(f / "perturbed.parquet", PERTURBED) for f in folders.values() if (f / "perturbed.parquet").is_file()]

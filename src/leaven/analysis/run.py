@@ -25,7 +25,7 @@ from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
 from leaven.analysis.findings import answer_of, contrast_findings, finding_dict, plain_json
 from leaven.analysis.order import probe_findings
-from leaven.analysis.order_inputs import checkpoint_scores, effects, funnel_rows, perturbation_counts, strategy_results
+from leaven.analysis.order_inputs import checkpoint_scores, effects, funnel_rows, pass_at_k_rows, perturbation_counts, strategy_results
 from leaven.analysis.probe_records import probe_records, regions_of
 from leaven.analysis.probe_tables import gather_grids, gather_values
 from leaven.analysis.progress import PROGRESS, progress_findings, progress_table
@@ -126,11 +126,15 @@ def _order(
     )
     return {
         **seen,
+        "paper": bool(spec.get("paper")),
+        "model": str(spec.get("model", "")),
+        "benchmark_kinds": dict(spec.get("benchmark_kinds") or {}),
         "strategies": strategies,
         "results": strategy_results(scores, results, _generated(spec, inputs), rows, begins),
         "perturbations": perturbation_counts({n: p for n, p in inputs.items() if n.startswith("perturbed:")}),
         "funnel": funnel_rows({n: p for n, p in inputs.items() if n.startswith("funnel:")}),
         "checkpoints": checkpoint_scores(progress, scores),
+        "pass_at_k": pass_at_k_rows(scores, dict(spec.get("temperatures") or {})),
         "effects": [*effects(findings, strategies, begins), *seen["effects"]],
     }
 

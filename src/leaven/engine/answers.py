@@ -16,6 +16,7 @@ from leaven.engine.graph import FileInput
 from leaven.engine.origins import format_of, operations
 from leaven.errors import StudyError
 from leaven.spec.data import Data
+from leaven.spec.train import Model
 
 if TYPE_CHECKING:
     from leaven.engine.plan import Plan, RunRef
@@ -69,6 +70,10 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
         ],
         "strategies": {c.condition: strategy_of(c.data) for c in plan.loaded.cells},
         "begins": {name: m.begin for name, m in study.measure.items()},
+        "paper": "liu2025" in study.papers,
+        "model": model_words(study.model),
+        "benchmark_kinds": {name: m.benchmark for name, m in study.measure.items()},
+        "temperatures": {name: m.temperature for name, m in study.measure.items()},
         "probes": [
             {**cell, "probe": name, "kind": study.probe[name].kind, "input": _input("probe", r, name), "node": node}
             for r, cell in zip(runs, cells, strict=True)
@@ -112,7 +117,7 @@ CHANGED = {
     "remove_signatures": "no_signature",
     "remove_comments": "no_comments",
     "remove_docstrings": "no_docstrings",
-    "rename": "renamed",
+    "rename_identifiers": "renamed",
     "inconsistent": "inconsistent",
     "noise": "noise",
 }
@@ -130,6 +135,13 @@ def strategy_of(data: Data) -> str:
     if "filler" in names:
         found, names = ("filler_code" if found == "thought_code" else ""), [n for n in names if n != "filler"]
     return "+".join([found, *(CHANGED.get(n, n) for n in names)]) if found else ""
+
+
+def model_words(model: Model) -> str:
+    """Return what a study trains, in a few words."""
+    if model.kind == "hf":
+        return Path(str(model.folder).removeprefix("model:")).name
+    return f"a model of {model.layers} layers of width {model.width} from scratch"
 
 
 def _input(kind: str, run: RunRef, name: str) -> str:
@@ -208,6 +220,7 @@ def _report_spec(plan: Plan, usable: list[tuple[RunRef, str]], shown: set[tuple[
         "conditions": conditions,
         "differences": differs,
         "licences": list(licences.values()),
+        "references": list(study.papers),
         "seeds": list(study.seeds),
         "model": plain(study.model),
         "train": plain(study.train),

@@ -65,6 +65,9 @@ class Study:
     vary: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted path -> values crossed with every condition: train.lr, model.width, tokenizer.kind ...; of data only
     data.stages.NAME.batch and data.stages.NAME.budget.FIELD (epochs, steps ...), for sweeps."""
+    papers: tuple[Literal["zhang2025", "ma2024", "kou2025", "liu2025"], ...] = ()
+    """Papers that the study follows: cited in the report (all, when none is named); liu2025 also puts that paper's claims, printed
+    numbers and errata beside what the study found."""
     plugins: tuple[str, ...] = ()
     """Python files, relative to the study file, that register benchmarks, formats, schedules, row shapes, families."""
     runtime: Runtime = field(default_factory=Runtime)
