@@ -27,6 +27,8 @@ class World:
     """Seed of the draw; the split never depends on it."""
     split: Literal["train", "test"] = "train"
     """Train and test problems are disjoint by a hash of the problem text, whatever the seeds."""
+    thought: Literal["brief", "full", "long"] = "full"
+    """How long the thoughts of the same problems are, all true: every second step, every step, or every step with what it does."""
     rendering: Literal["default", "text", "code"] = "default"
     """default: question/thought/code/answer; text or code: the same facts as raw documents for pretraining."""
 

@@ -82,7 +82,10 @@ def test_examples_are_whole(name, difficulty):
         assert all(t.isascii() and t == t.strip() and "  " not in t for t in (e.question, e.thought, e.answer))
         assert e.code.isascii() and e.tests and e.code.startswith(f"def {e.entry_point}(")
         steps = e.thought.split("\n")
-        if name == "list_program":
+        if name == "list_formula":
+            assert len(steps) == difficulty
+            assert f"order = {[int(c) for c in steps[-1].split(': ')[1]]}" in e.code
+        elif name == "list_program":
             assert len(steps) == difficulty
             places = " ".join(c for c in e.answer if c.isdigit())
             assert steps[-1].split(" : ")[1] == e.group == places

@@ -4,6 +4,7 @@
     family.py     what a family and a problem are
     families/     generators, grouped by domain; FAMILIES lists them all
     solvers/      independent solvers: question text -> answer; import nothing from the rest of the world
+    thoughts.py   the same problem with a shorter or longer thought
     render.py     a problem as one raw document, in prose or as a Python file
     build.py      generate(...) and the build_world step
 

@@ -27,6 +27,7 @@ from leaven.core.types import Example
 from leaven.data.sources.world.families import FAMILIES
 from leaven.data.sources.world.family import Family, Problem
 from leaven.data.sources.world.render import Rendering, render
+from leaven.data.sources.world.thoughts import Length, with_thought
 from leaven.errors import DataError, StudyError, did_you_mean
 
 __all__ = ["FAMILIES", "Family", "Problem", "build_world", "generate", "render", "split_of"]
@@ -155,19 +156,20 @@ def build_world(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
     """Write examples.parquet (EXAMPLES) and report.json (counts) for a set of families.
 
     `spec`: families (names), difficulties (list, or null for all of each family), n (problems in all, spread evenly
-    over the families), seed, split (train | test), rendering (default | text | code). Raises StudyError and DataError
-    as `generate` does. Inputs called "plugin:..." are Python files that add task families to FAMILIES.
+    over the families), seed, split (train | test), thought (brief | full | long), rendering (default | text | code).
+    Raises StudyError and DataError as `generate` does. Inputs called "plugin:..." are Python files that add task families to FAMILIES.
     """
     load_plugins(inputs)
     names = list(dict.fromkeys(spec["families"]))
     if not names:
         raise StudyError(f"families: expected at least one of {', '.join(FAMILIES)}, found none")
     rendering: Rendering = spec.get("rendering", "default")
+    length: Length = spec.get("thought", "full")
     examples: list[Example] = []
     for index, (name, share) in enumerate(zip(names, even_shares(spec["n"], len(names)), strict=True)):
         ctx.check_stop()
         found = generate(name, spec.get("difficulties"), share, spec["seed"], spec["split"])
-        examples += [render(example, rendering) for example in found]
+        examples += [render(with_thought(e, FAMILIES[name], length), rendering) for e in found]
         ctx.progress(index + 1, len(names), name)
     write_examples(out / "examples.parquet", examples)
     (out / "report.json").write_text(json.dumps(_report(examples), indent=1, sort_keys=True) + "\n")

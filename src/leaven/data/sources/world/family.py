@@ -16,7 +16,8 @@ Domain = Literal["symbolic", "logical", "arithmetic", "program"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One problem: `code` passes `tests` (lines of Python that call `entry_point`); `thought` ends with the answer.
+    """One problem: `code` passes `tests` (lines of Python that call `entry_point`); `thought` ends with the answer,
+    or with the last state from which it is read off.
 
     `group` is the structure that several problems share (a net permutation, a sequence of operations), "" when none.
     """
@@ -41,7 +42,8 @@ class Family:
 
     `answers` says where an answer comes from: "open" ones are computed and never stand in the question as a word of
     their own; "choice" ones are picked from words that the question names (or yes and no). `enumerate` lists all
-    problems of a difficulty when they are few enough, else returns None.
+    problems of a difficulty when they are few enough, else returns None. `detail` turns one step of a thought into a
+    true line that long thoughts put before it (thoughts.py); without it they repeat the steps.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Family:
     difficulties: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     answers: Literal["open", "choice"] = "open"
     enumerate: Callable[[int], Iterator[Problem] | None] = no_enumeration
+    detail: Callable[[str], str] | None = None
 
 
 def computed(question: str, steps: list[str], code: list[str], answer: str | int, group: str = "") -> Problem:

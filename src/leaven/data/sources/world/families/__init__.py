@@ -5,6 +5,7 @@ from __future__ import annotations
 from leaven.data.sources.world.families import (
     arithmetic,
     kinship,
+    list_formulas,
     list_programs,
     logical,
     pipelines,
@@ -15,6 +16,6 @@ from leaven.data.sources.world.family import Family
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for module in (list_programs, pipelines, programs, symbolic, logical, kinship, arithmetic)
+    for module in (list_programs, list_formulas, pipelines, programs, symbolic, logical, kinship, arithmetic)
     for family in module.FAMILIES
 }

@@ -72,6 +72,13 @@ def list_all(difficulty: int) -> Iterator[Problem] | None:
     return (problem(operations) for operations in product(PERMUTATIONS, repeat=difficulty))
 
 
+def detail(step: str) -> str:
+    """Return what the operation of a step does by itself: the place that each place takes its item from."""
+    operation = step.split(" : ")[0]
+    return f"{operation} takes {' '.join(map(str, PERMUTATIONS[operation]))}"
+
+
 FAMILIES = (
-    Family(name="list_program", domain="program", difficulty_unit="operations", generate=generate, enumerate=list_all),
+    Family(name="list_program", domain="program", difficulty_unit="operations", generate=generate, enumerate=list_all,
+           detail=detail),
 )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from leaven.data.sources.world.solvers import arithmetic, kinship, list_programs, logical, programs, symbolic
+from leaven.data.sources.world.solvers import arithmetic, kinship, list_formulas, list_programs, logical, programs, symbolic
 
 Solver = Callable[[str], str]
 
 SOLVERS: dict[str, Solver] = {
     solver.__name__: solver
     for solver in (
-        list_programs.list_program,
+        list_programs.list_program, list_formulas.list_formula,
         programs.number_pipeline, programs.text_pipeline, programs.accumulator, programs.branching,
         symbolic.first_letters, symbolic.last_letters, symbolic.reverse_words, symbolic.coin_flip,
         symbolic.tracking_swaps, symbolic.letter_edits,
