@@ -29,7 +29,7 @@ def draw_bars(bars: Sequence[Bar], outcomes: Sequence[str], width: float) -> Can
     """Return the stacked bars, each as long as all of its own rows (100 %)."""
     narrow = width < 500
     canvas = Canvas(width)
-    labels = min(max(text_width(b.label) for b in bars) + 16, 250.0)
+    labels = min(max(text_width(b.label) for b in bars) + 16, 300.0)
     words = max(text_width(b.words) for b in bars) + 14
     left, right = (2.0, width - 2) if narrow else (labels, width - words)
     step, thick = (48.0, 16.0) if narrow else (30.0, 16.0)

@@ -3,7 +3,7 @@
 Each figure is a pure function of ReportData that draws itself at a given width, so the page carries a wide and a
 narrow drawing of the same numbers. A figure without data is left out.
 Paper: score by difficulty follows Kou et al. 2025 (difficulty levels), loss curves follow Liu et al. 2025, fig. 1.
-Not covered: PDF drawings of the same numbers (exports.py).
+Not covered: PDF files of the same drawings (pdf.py).
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Panel:
 class Frame:
     """What the panels share: names of the axes, columns on a wide page, ticks of x, and whether they share y.
 
-    `percent` words y as per cent; `x_ticks` replaces round numbers (layers, k).
+    `percent` words y as per cent; `x_ticks` replaces round numbers (layers, k), and `x_words` says what stands at them.
     """
 
     x_name: str
@@ -53,6 +53,7 @@ class Frame:
     from_zero: bool = True
     percent: bool = False
     x_ticks: tuple[float, ...] = ()
+    x_words: tuple[str, ...] = ()
 
 
 def draw_panels(panels: Sequence[Panel], frame: Frame, width: float) -> Canvas:
@@ -79,7 +80,7 @@ def draw_panels(panels: Sequence[Panel], frame: Frame, width: float) -> Canvas:
 
 def _x_span(panels: Sequence[Panel]) -> tuple[float, float]:
     values = [x for p in panels for s in p.series for x, _ in s.points]
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=1.0)
     pad = 0.06 * (high - low) if all(len(s.points) == 1 for p in panels for s in p.series) else 0.0
     return (low - pad, high + pad) if high > low else (low - 0.5, high + 0.5)
 
@@ -87,7 +88,7 @@ def _x_span(panels: Sequence[Panel]) -> tuple[float, float]:
 def _y_span(panels: Sequence[Panel], frame: Frame) -> tuple[float, float]:
     values = [y for p in panels for s in p.series for _, y in s.points]
     values += [v for p in panels for s in p.series for _, low, high in (*s.band, *s.bars) for v in (low, high)]
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=1.0)
     low = min(low, 0.0) if frame.from_zero else low - 0.06 * (high - low)
     return low, high + 0.06 * ((high - low) or abs(high) or 1.0)
 
@@ -112,11 +113,14 @@ def _draw_panel(
     for tick, words in zip(marks, told, strict=True):
         canvas.text(left - 5, at_y(tick) + 4, words, cls="mute num", anchor="end")
     end = -1e9
-    for tick in frame.x_ticks or ticks(*x_span, 3 if width < 240 else 5):
-        half = text_width(tick_text(tick), 12) / 2
-        if at_x(tick) - half > end + 3 and at_x(tick) + half <= x + width + 10:
-            canvas.text(at_x(tick), bottom + 16, tick_text(tick), cls="mute", anchor="middle")
-            end = at_x(tick) + half
+    places = frame.x_ticks or ticks(*x_span, 3 if width < 240 else 5)
+    for tick, words in zip(places, frame.x_words or map(tick_text, places), strict=True):
+        words = shorten(words, 90, 12)
+        half = text_width(words, 12) / 2
+        middle = min(max(at_x(tick), x + half), x + width - half + 6)
+        if middle - half > end + 3:
+            canvas.text(middle, bottom + 16, words, cls="mute", anchor="middle")
+            end = middle + half
     for series in panel.series:
         if len(series.band) > 1:
             upper = [(at_x(a), at_y(high)) for a, _, high in series.band]

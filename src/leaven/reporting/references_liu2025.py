@@ -268,8 +268,8 @@ Expectation = Literal["higher", "lower", "no_difference", "not_higher"]
 class Claim:
     """One statement of the paper about treatment against control, which a result of ours can agree with or oppose.
 
-    `scope` is "" for all items, or the first word of the scopes it speaks of (difficulty, level, language); then, and
-    with `each`, every such result has to agree. `printed` lists (table, column) where the paper prints both sides; with
+    `scope` is "" for all items, or the first word of the scopes it speaks of (difficulty, level, language, condition); with
+    `each`, every such result has to agree. `printed` lists (table, column) where the paper prints both sides; with
     none of them the claim rests on a figure.
     """
 
@@ -441,6 +441,7 @@ CLAIMS: tuple[Claim, ...] = (
         control="part:thought",
         expects="lower",
         measure="gradient_norm",
+        scope="condition",
     ),
     Claim(
         id="inconsistent-marginal",

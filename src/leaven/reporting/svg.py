@@ -5,7 +5,7 @@ one drawing,
 a few kilobytes each, and no generated ids. Every figure is drawn twice, wide and narrow, so that words keep their
 size on a phone.
 Colours: Okabe and Ito (2008), darkened or lightened where needed for 3:1 against the page; a marker shape goes with
-each. Not covered: scales and what to draw (figures.py), PDF (exports.py).
+each. Not covered: scales and what to draw (figures.py), PDF (pdf.py).
 """
 
 from __future__ import annotations

@@ -222,7 +222,8 @@ class CheckpointScore:
     """A condition's score at one checkpoint: paper figures 1, 2 and 9; with `sweep`, figures 13 to 15.
 
     `step` is the optimiser step (or the share of all steps, 0 to 1, in a sweep whose settings take different numbers of
-    steps). `per_seed` holds each seed's own score, in the order of score.seeds, for the band. `sweep` names the swept
+    steps). A sweep with several steps is drawn as a chart per setting, one with a single step as score against setting.
+    `per_seed` holds each seed's own score, in the order of score.seeds, for the band. `sweep` names the swept
     setting ("learning rate") and `setting` its value ("0.001"); both are "" for the plain learning curve.
     """
 
@@ -256,7 +257,8 @@ class Effect:
 
     `treatment` and `control` are strategies (see STRATEGIES), not conditions; for a claim about parts of one example
     they are "part:code" and "part:thought". `measure` is one word of CLAIM_MEASURES in references_liu2025.py. `scope` is
-    "" for all items, "difficulty 3" for one difficulty, "level ..." for one cell of what the study varies. `decision` is
+    "" for all items, "difficulty 3" for one difficulty, "level ..." for one cell of what the study varies, "condition ..."
+    for a comparison of parts within one condition, "language ..." for another programming language. `decision` is
     that of the declared rule ("" where no rule was declared: then the interval decides). `unfit` says why the number
     must not be held against a claim ("code_only at 0.97 leaves no room"), and makes it not comparable.
     """

@@ -20,11 +20,23 @@ def shown_sections(sections: Sequence[Section], add: Callable[[Source], int]) ->
             "short": s.short or s.title,
             "paragraphs": s.paragraphs,
             "figures": s.figures,
-            "tables": [_table(t, add) for t in s.tables],
+            "blocks": _blocks([_table(t, add) for t in s.tables]),
             "notes": s.notes,
         }
         for s in sections
     ]
+
+
+def _blocks(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tables in reading order; folded neighbours of one summary share one fold."""
+    blocks: list[dict[str, Any]] = []
+    for t in tables:
+        last = blocks[-1] if blocks else None
+        if last and not t["open"] and not last["open"] and last["summary"] == t["summary"]:
+            last["tables"].append(t)
+        else:
+            blocks.append({"open": t["open"], "summary": t["summary"], "tables": [t]})
+    return blocks
 
 
 def _table(table: Table, add: Callable[[Source], int]) -> dict[str, Any]:

@@ -121,8 +121,9 @@ def _missing(claim: Claim, inputs: OrderInputs) -> str:
     lacking = [strategy_words(s) for s in (claim.treatment, claim.control) if not s.startswith("part:") and s not in played]
     if lacking:
         return f"no condition here is \u201c{listed(lacking)}\u201d"
-    scope = {"difficulty": " at single difficulties", "level": " at several settings"}.get(claim.scope, f" for {claim.scope}")
-    return f"this study did not measure {CLAIM_MEASURES[claim.measure]}{scope if claim.scope else ''}"
+    where = f" for another {claim.scope}" if claim.scope else ""
+    where = {"difficulty": " at single difficulties", "level": " at several settings", "condition": ""}.get(claim.scope, where)
+    return f"this study did not measure {CLAIM_MEASURES[claim.measure]}{where}"
 
 
 def paper_section(inputs: OrderInputs) -> Section | None:
@@ -133,7 +134,7 @@ def paper_section(inputs: OrderInputs) -> Section | None:
     counts = Counter(c.verdict for c in found)
     told = listed([f"{counts[v]} {v}" for v in SHOWN if counts[v]])
     ours = f"this study trained {inputs.model}" if inputs.model else "this study trained another model"
-    tables = (*_claim_tables(found), *(_number_table(t, inputs) for t in TABLES.values() if t.number != 10))
+    tables = (*_claim_tables(found), *_number_tables(inputs))
     return Section(
         id="paper",
         title="Beside the paper",
@@ -196,7 +197,7 @@ def _claim_table(ident: str, caption: str, found: Sequence[Comparison], summary:
 def _ours(claim: Claim, e: Effect) -> str:
     """Return one of our effects in words: where, how large, what it rests on."""
     where = ", ".join(w for w in (e.benchmark, e.scope) if w)
-    rest = basis_of(e.effect)
+    rest = basis_of(e.effect, {"pass_rate": "item", "pass_at_k": "item"}.get(e.measure, "example"))
     unit = " points" if e.binary else ""
     many = f" ({judge_effect(claim, e)[0]})" if claim.each else ""
     told = bracketed(e.effect, percent=e.binary, signed=True).replace(" [", f"{unit} [", 1) if unit else bracketed(e.effect, signed=True)
@@ -250,6 +251,15 @@ def beside(printed: float, column: PaperColumn, table: int, ours: Measured, mode
     return verdict, f"ours minus the paper's {number(d, sign=True, percent=True)} {interval(low, high, sign=True, percent=True)}"
 
 
+def _number_tables(inputs: OrderInputs) -> list[Table]:
+    """Return the paper's tables in one fold that says how many of their numbers agree with ours."""
+    made = [_number_table(t, inputs) for t in TABLES.values() if t.number != 10]
+    counts = Counter(str(row["verdict"]) for t in made for row in t.records)
+    told = listed([f"{counts[v]} {v}" for v in SHOWN if counts[v]])
+    summary = f"Numbers that the paper prints, beside ours ({len(made)} tables; {told})"
+    return [replace(t, summary=summary) for t in made]
+
+
 def _number_table(table: PaperTable, inputs: OrderInputs) -> Table:
     """Return one table of the paper with ours under its numbers where the benchmark is the same."""
     rows, records, verdicts = [], [], Counter()
@@ -286,7 +296,6 @@ def _number_table(table: PaperTable, inputs: OrderInputs) -> Table:
         columns=(Column(name="Row"), *(Column(name=c.name, numeric=True, tag=f"n = {c.n:,}" if c.n else "") for c in table.columns)),
         rows=tuple(rows),
         records=tuple(records),
-        summary=f"The paper's table {table.number}: {table.title} ({'not comparable' if none else told})",
         open=False,
     )
 

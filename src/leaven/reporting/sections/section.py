@@ -49,7 +49,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table: the first cell of a row is its head. A table that is not open is folded under `summary`.
+    """One table: the first cell of a row is its head. A table that is not open is folded under `summary`, together with
+    neighbours of the same summary.
 
     `records` are its rows as plain values for CSV and Parquet, and may be finer than what the page shows. The rows of a
     `text` table hold sentences: on a phone they stand as blocks instead of a wide table.

@@ -20,8 +20,6 @@ from leaven.reporting.sections.section import (
     Section,
     Styles,
     Table,
-    basis_of,
-    bracketed,
     measured_cell,
     measured_record,
     shared_basis,
@@ -61,8 +59,9 @@ def strategy_words(strategy: str) -> str:
 
 
 def strategy_section(inputs: OrderInputs) -> Section | None:
-    """Return the strategy section, or None when no condition has a result."""
-    if not inputs.results:
+    """Return the strategy section, or None unless conditions that play at least two strategies have results."""
+    played = {inputs.strategies.get(r.condition, "") for r in inputs.results} - {""}
+    if len(played) < 2:
         return None
     styles = Styles(inputs.strategies)
     overall = [r for r in inputs.results if r.difficulty is None]
@@ -121,10 +120,14 @@ def _scores(results: Sequence[StrategyResult], rows: list[Row], inputs: OrderInp
                 else Cell()
             )
         cells.append(tuple(line))
-    rest = [f"{b}: {shared[(b, m)]}" for b, m in measures if shared[(b, m)]]
+    rest = {shared[m] for m in measures}
+    same = rest.pop() if len(rest) == 1 else ""
+    if not same:
+        tags = ["", *(shared[m] for m in measures)]
+        columns = [replace(c, tag=f"{c.tag}; {tag}") if tag else c for c, tag in zip(columns, tags, strict=True)]
     return Table(
         id="strategy-scores",
-        caption="Score of each strategy with its 95 % interval" + (f" ({'; '.join(rest)})" if rest else ""),
+        caption=with_rest("Score of each strategy with its 95 % interval", same),
         columns=tuple(columns),
         rows=tuple(cells),
         records=tuple(_record(r, inputs) for r in inputs.results),
@@ -184,9 +187,8 @@ def _cost_cell(r: StrategyResult | None, shared: str) -> Cell:
     cell = measured_cell(r.generated_tokens if r else None, noun="answer", shared=shared, whole=True)
     if r is None or r.parse_failures is None:
         return cell
-    lost = bracketed(r.parse_failures, percent=True).replace(" [", " % [", 1)
-    rest = "" if shared else f", {basis_of(r.parse_failures, 'answer')}"
-    return replace(cell, tags=(*cell.tags, f"{lost} unread{rest}"))
+    lost = measured_cell(r.parse_failures, percent=True, noun="answer", shared=shared)
+    return replace(cell, tags=(*cell.tags, f"{lost.text} % unread", *lost.tags))
 
 
 def _difficulties(inputs: OrderInputs, styles: Styles) -> list[Table]:

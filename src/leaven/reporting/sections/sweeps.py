@@ -7,7 +7,8 @@ Not covered: training loss, which has its own section (figures.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from leaven.reporting.lines import Axes, Line, draw_lines
 from leaven.reporting.marks import Figure, measure_words
@@ -26,8 +27,10 @@ from leaven.reporting.sections.section import (
     shared_basis,
     with_rest,
 )
+from leaven.reporting.svg import Canvas
 from leaven.reporting.wording import amount, level_text, number
 
+Drawing = Callable[[float], Canvas]
 BAND = "Shaded: 95 % intervals over seeds and items."
 
 
@@ -44,8 +47,15 @@ def _by_measure(rows: Sequence[CheckpointScore]) -> dict[tuple[str, str], list[C
     return groups
 
 
+def _level(row: CheckpointScore | PassAtK) -> str:
+    """Return the level of a row in words, without what a sweep says already."""
+    swept = row.sweep.replace(" ", "_") if isinstance(row, CheckpointScore) else ""
+    said = level_text(row.level).split(", ")
+    return ", ".join(part for part in said if part and part.split(" = ")[0] != swept)
+
+
 def _name(row: CheckpointScore | PassAtK) -> str:
-    return row.condition + (f", {level_text(row.level)}" if level_text(row.level) else "")
+    return row.condition + (f", {_level(row)}" if _level(row) else "")
 
 
 def _named(rows: Sequence[CheckpointScore], styles: Styles) -> list[tuple[str, list[CheckpointScore]]]:
@@ -89,31 +99,68 @@ def _curves(inputs: OrderInputs) -> Section | None:
 
 
 def _curve_figure(n: int, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Figure:
+    """Return the curves of one measure: one chart with names at the lines, or a chart per level of what is varied."""
     percent = all(r.binary for r in rows)
-    lines = []
-    for name, own in _named(rows, styles):
-        if own:
-            points = tuple((r.step, r.score.estimate or 0.0) for r in own)
-            lines.append(Line(name, styles.of(own[0].condition), points, band=_band(own)))
+    named = [(name, own) for name, own in _named(rows, styles) if own]
+    said = [f"{name} ends at {number(own[-1].score.estimate, percent=percent)}" for name, own in named[:8]]
+    title = f"{sentence(measure)} by checkpoint"
+    levels = list(dict.fromkeys(_level(r) for r in rows))
+    charts = [(level_words or "no level", [r for r in rows if _level(r) == level_words]) for level_words in levels]
+    several = _charts(charts, "optimiser step", measure, percent, styles) if len(levels) > 1 else None
+    return Figure(
+        name=f"score-curves-{n}",
+        title=title,
+        description=f"{title}: {'; '.join(said)}.",
+        caption=BAND,
+        table=f"score-curves-{n}",
+        draw=several or _chart(named, measure, percent, styles),
+    )
+
+
+def _chart(named: Sequence[tuple[str, list[CheckpointScore]]], measure: str, percent: bool, styles: Styles) -> Drawing:
+    """Return one line chart with the names of the lines at their ends."""
+    lines = [
+        Line(name, styles.of(own[0].condition), tuple((r.step, r.score.estimate or 0.0) for r in own), band=_band(own))
+        for name, own in named
+    ]
     values = [v for line in lines for v in (*(y for _, y in line.points), *(v for b in line.band for v in b[1:]))]
     axes = Axes(
         "optimiser step",
         measure + (", %" if percent else ""),
-        (0.0, max(r.step for r in rows)),
+        (0.0, max(x for line in lines for x, _ in line.points)),
         (0.0, 1.0) if percent and max(values) > 0.6 else (min(0.0, *values), max(values) * 1.05 or 1.0),
         percent=percent,
         marks=max(len(line.points) for line in lines) <= 14,
     )
-    said = "; ".join(f"{line.label} ends at {number(line.points[-1][1], percent=percent)}" for line in lines[:8])
-    title = f"{sentence(measure)} by checkpoint"
-    return Figure(
-        name=f"score-curves-{n}",
-        title=title,
-        description=f"{title}: {said}.",
-        caption=BAND,
-        table=f"score-curves-{n}",
-        draw=lambda width: draw_lines(lines, axes, width),
+    return lambda width: draw_lines(lines, axes, width)
+
+
+def _charts(
+    charts: Sequence[tuple[str, Sequence[CheckpointScore]]], x_name: str, measure: str, percent: bool, styles: Styles
+) -> Drawing:
+    """Return a small chart per title, on one vertical scale."""
+    panels = []
+    for title, rows in charts:
+        series = tuple(
+            Series(
+                label=own[0].condition,
+                style=styles.of(own[0].condition),
+                points=tuple((r.step, r.score.estimate or 0.0) for r in own),
+                band=_band(own),
+            )
+            for _, own in _named(rows, styles)
+            if own
+        )
+        if series:
+            panels.append(Panel(title=title, series=series))
+    frame = Frame(
+        x_name=x_name,
+        y_name=measure + (", %" if percent else ""),
+        columns=min(4, len(panels)) if len(panels) > 1 else 2,
+        shared_y=True,
+        percent=percent,
     )
+    return lambda width: draw_panels(panels, frame, width)
 
 
 def _checkpoint_record(r: CheckpointScore) -> dict[str, object]:
@@ -143,7 +190,7 @@ def _curve_table(n: int, measure: str, rows: Sequence[CheckpointScore], styles: 
             measured_cell(r.score, percent=percent, shared=shared, what=f"{_name(r)}, {measure}, step {amount(r.step)}")
             for r in (own[0], own[len(own) // 2], best, own[-1])
         ]
-        lines.append((styles.cell(own[0].condition, level_text(own[0].level)), *cells, Cell(text=amount(best.step))))
+        lines.append((styles.cell(own[0].condition, _level(own[0])), *cells, Cell(text=amount(best.step))))
     steps = sorted({r.step for r in rows})
     tags = (f"step {amount(steps[0])}", f"step {amount(steps[len(steps) // 2])}", "highest", f"step {amount(steps[-1])}")
     return Table(
@@ -180,40 +227,67 @@ def _sweeps(inputs: OrderInputs) -> list[Section]:
 def _settings(rows: Sequence[CheckpointScore]) -> list[str]:
     """Return the swept values, as numbers where all of them are numbers."""
     found = list(dict.fromkeys(r.setting for r in rows))
-    try:
-        return sorted(found, key=float)
-    except ValueError:
-        return found
+    return sorted(found, key=float) if _numeric(found) else found
 
 
 def _sweep_figure(ident: str, sweep: str, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Figure:
+    """Return a chart per setting where it has several checkpoints, else one chart of score against setting."""
     percent = all(r.binary for r in rows)
-    panels, said = [], []
-    for setting in _settings(rows):
-        series = []
-        for name, own in _named([r for r in rows if r.setting == setting], styles):
-            if own:
-                points = tuple((r.step, r.score.estimate or 0.0) for r in own)
-                series.append(Series(label=name, style=styles.of(own[0].condition), points=points, band=_band(own)))
-                said.append(f"{name} at {sweep} {setting} ends at {number(points[-1][1], percent=percent)}")
-        if series:
-            panels.append(Panel(title=f"{sweep} {setting}", series=tuple(series)))
-    shares = max(r.step for r in rows) <= 1
-    frame = Frame(
-        x_name="share of all steps" if shares else "optimiser step",
-        y_name=measure + (", %" if percent else ""),
-        columns=min(4, len(panels)) if len(panels) > 1 else 2,
-        shared_y=True,
-        percent=percent,
-    )
+    settings = _settings(rows)
+    said = [
+        f"{name} at {sweep} {setting} ends at {number(own[-1].score.estimate, percent=percent)}"
+        for setting in settings
+        for name, own in _named([r for r in rows if r.setting == setting], styles)
+        if own
+    ]
+    single = len({r.step for r in rows}) == 1
+    if single:
+        draw, caption = _against_setting(sweep, measure, percent, rows, styles), "Bars are 95 % intervals."
+        if not _numeric(settings):
+            caption += " Settings stand in the order of the study."
+    else:
+        charts = [(f"{sweep} {s}", [r for r in rows if r.setting == s]) for s in settings]
+        x_name = "share of all steps" if max(r.step for r in rows) <= 1 else "optimiser step"
+        draw, caption = _charts(charts, x_name, measure, percent, styles), f"One chart per value of {sweep}, on one vertical scale. {BAND}"
     return Figure(
         name=ident,
         title=f"{sentence(measure)} by {sweep}",
         description=f"{measure} by {sweep}: {'; '.join(said[:10])}.",
-        caption=f"One chart per value of {sweep}, on one vertical scale. {BAND}",
+        caption=caption,
         table=ident,
-        draw=lambda width: draw_panels(panels, frame, width),
+        draw=draw,
     )
+
+
+def _numeric(settings: Sequence[str]) -> bool:
+    try:
+        return all(math.isfinite(float(s)) for s in settings)
+    except ValueError:
+        return False
+
+
+def _against_setting(sweep: str, measure: str, percent: bool, rows: Sequence[CheckpointScore], styles: Styles) -> Drawing:
+    """Return the final score against the setting, evenly spaced: settings are often powers of a number."""
+    settings = _settings(rows)
+    place = {s: float(i + 1) for i, s in enumerate(settings)}
+    series = []
+    for name, own in _named(rows, styles):
+        if not own:
+            continue
+        found = sorted(((place[r.setting], r.score) for r in own), key=lambda pair: pair[0])
+        points = tuple((x, m.estimate or 0.0) for x, m in found)
+        bars = tuple((x, m.low, m.high) for x, m in found if m.low is not None and m.high is not None)
+        series.append(Series(label=name, style=styles.of(own[0].condition), points=points, bars=bars))
+    frame = Frame(
+        x_name=sweep,
+        y_name=measure + (", %" if percent else ""),
+        columns=1,
+        percent=percent,
+        x_ticks=tuple(place.values()),
+        x_words=tuple(settings),
+    )
+    panel = Panel(title="", series=tuple(series))
+    return lambda width: draw_panels([panel], frame, width)
 
 
 def _sweep_table(ident: str, sweep: str, measure: str, rows: Sequence[CheckpointScore], styles: Styles) -> Table:
@@ -230,7 +304,7 @@ def _sweep_table(ident: str, sweep: str, measure: str, rows: Sequence[Checkpoint
                 measured_cell(last[s].score, percent=percent, shared=shared, what=f"{what} {s}") if s in last else Cell()
                 for s in settings
             ]
-            lines.append((styles.cell(own[0].condition, level_text(own[0].level)), *cells))
+            lines.append((styles.cell(own[0].condition, _level(own[0])), *cells))
     return Table(
         id=ident,
         caption=with_rest(f"{sentence(measure)}{', %' if percent else ''} at the last checkpoint by {sweep}, with 95 % intervals", shared),

@@ -160,7 +160,7 @@ def perturbation_section(inputs: OrderInputs) -> Section | None:
 
 
 def _operation(r: Perturbation) -> str:
-    return f"{r.operation.replace('_', ' ')}, {r.target}"
+    return f"{r.operation.replace('_', ' ')} ({r.target})"
 
 
 def _counts(r: Perturbation) -> tuple[int, int, int, int]:
