@@ -28,6 +28,7 @@ def judge_program(
     tests: Sequence[str] | None = None,
     limits: Limits | None = None,
     library: Mapping[str, str] | None = None,
+    checks: bool = True,
     metric: str = "accuracy",
 ) -> Verdict | Execution:
     """Extract code and ask for its execution against the item's tests.
@@ -41,6 +42,7 @@ def judge_program(
         tests: Other tests than the item's.
         limits: Other limits than the setting's.
         library: Name -> import that brings it; given for a name the program uses and never defines.
+        checks: Whether a `check(candidate)` that the tests define and never call is to be called with the entry point.
         metric: Name of the verdict's metric.
     """
     example = item.example
@@ -58,7 +60,7 @@ def judge_program(
         id=f"{item.id}#{sample.index}",
         program=missing + prefix + found.code,
         tests=tests,
-        entry_point=example.entry_point,
+        entry_point=example.entry_point if checks else "",
         limits=limits or setting.limits,
     )
     return Execution(job=job, verdict=verdict)

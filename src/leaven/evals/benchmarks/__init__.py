@@ -1,5 +1,5 @@
 """Importing this package registers every built-in benchmark; one file each, named after it."""
 
-from leaven.evals.benchmarks import answer, folio, gsm8k, humaneval, mbpp, program
+from leaven.evals.benchmarks import answer, folio, gsm8k, humaneval, humaneval_plus, humanevalfix, mbpp, mbpp_plus, program
 
-__all__ = ["answer", "folio", "gsm8k", "humaneval", "mbpp", "program"]
+__all__ = ["answer", "folio", "gsm8k", "humaneval", "humaneval_plus", "humanevalfix", "mbpp", "mbpp_plus", "program"]
