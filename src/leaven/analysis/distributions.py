@@ -14,7 +14,7 @@ import polars as pl
 from scipy import stats as scipy_stats
 
 from leaven.analysis.levels import at_level
-from leaven.analysis.probe_tables import PLACES, runs_of
+from leaven.analysis.probe_tables import PLACES, absent, runs_of
 from leaven.analysis.stats import t_interval
 from leaven.core.types import Finding
 
@@ -100,6 +100,8 @@ def ks_findings(rows: pl.DataFrame, pairs: Sequence[tuple[str, str]], where: str
 
 def _ks(sides: Sequence[pl.DataFrame], identity: str, title: str) -> list[Finding]:
     """Return one KS finding, none when a side is empty or no seed is on both."""
+    if any(absent(side) for side in sides):
+        return []
     by_seed = [{s: p["value"].to_numpy() for (s,), p in side.group_by("seed")} for side in sides]
     seeds = sorted(set(by_seed[0]) & set(by_seed[1]))
     if not seeds:

@@ -21,7 +21,7 @@ from leaven.analysis.contrasts import Paired, pair
 from leaven.analysis.distributions import grid_findings, histogram_finding, ks_findings, place_histogram
 from leaven.analysis.effect import Effect, effect
 from leaven.analysis.levels import at_level
-from leaven.analysis.probe_tables import quantities, runs_of
+from leaven.analysis.probe_tables import absent, quantities, runs_of
 from leaven.analysis.stats import holm, paired_t, sample_sd, t_interval, welch_t
 from leaven.core.types import Finding
 from leaven.errors import DataError, RefusedError
@@ -170,8 +170,8 @@ def _adjusted(taken: Sequence[_Taken], where: str) -> list[Finding]:
 def _take(
     sides: Sequence[pl.DataFrame], quantity: str, names: tuple[str, str], clusters: Mapping[str, str] | None
 ) -> list[_Taken]:
-    """Return one contrast; none when a side is empty or cannot be anything but 0 (attention to what comes later)."""
-    if any(s.is_empty() or (s["kind"][0] == "attention" and (s["value"] == 0).all()) for s in sides):
+    """Return one contrast; none when a side has nothing to compare."""
+    if any(absent(s) for s in sides):
         return []
     runs = tuple(sorted({r for s in sides for r in s["run"].unique().to_list()}))
     about = (quantity, sides[0]["unit"][0], names)

@@ -130,9 +130,14 @@ def _quantity(kind: str, part: str, other: str, name: str) -> str:
         return f"attention from {part} to {other}" if content and (other == "prompt" or other in _CONTENT) else ""
     if kind == "similarity":
         return f"similarity of {part} and {other}"
-    if kind in ("lengths", "overlap"):
-        return f"{name} of the {part}" + (" written" if other == "sample" else "")
+    if kind in ("lengths", "overlap"):  # lengths of the references are the same whatever the model
+        return f"{name} of the {part} written" if other == "sample" else ""
     return " ".join(x for x in (name, part, other) if x)
+
+
+def absent(side: pl.DataFrame) -> bool:
+    """Return whether a condition has no rows of a quantity, or cannot have it: attention to what comes later is 0 throughout."""
+    return side.is_empty() or (side["kind"][0] == "attention" and bool((side["value"] == 0).all()))
 
 
 def runs_of(rows: pl.DataFrame) -> tuple[str, ...]:

@@ -181,6 +181,16 @@ def part_of(segment: Segment, by: str = "kind", markers: str = "exclude") -> str
     return f"{segment.kind}.{segment.part}" if by == "part" and segment.part else segment.kind
 
 
+def texts_of(example: Example, format_name: str) -> dict[str, str]:
+    """Return the text of each content part that a format shows of an example, without markers."""
+    found: dict[str, list[str]] = {}
+    for segment in FORMATS.get(format_name, "format")(example):
+        part = part_of(segment)
+        if part in CONTENT:
+            found.setdefault(part, []).append(segment.text)
+    return {part: "".join(pieces) for part, pieces in found.items() if "".join(pieces).strip()}
+
+
 def given_before(shown: Shown, part: str) -> str:
     """Return what a part was conditioned on: the content parts that begin before its first learned token, joined by +."""
     first = int(np.argmax(shown.learned(part)))

@@ -3,7 +3,8 @@
 Table 9 of Liu et al. 2025 counts steps and tokens. Steps of a thought: its numbered steps where it numbers them ("1.", "Step 2:"),
 else its sentences; `sentences` and `lines` are given beside. Code: non-blank `lines`, and `statements` of its syntax tree
 (docstrings are none; no row where it does not parse). `other` is "reference" for the example's own text and "sample" for what the
-model wrote, averaged over an item's samples; parts of a sample are found as for judging (core/responses.py).
+model wrote, averaged over an item's samples; both for the parts that the format shows. Parts of a sample are found as for
+judging (core/responses.py).
 Not covered: quality against the reference (evals/overlap.py).
 """
 
@@ -24,8 +25,9 @@ from leaven.core.tables import read_samples
 from leaven.core.types import Example
 from leaven.data.tokenizer import Tokenizer
 from leaven.errors import DataError
-from leaven.probes.held_out import open_held_out, read_limited, value_row, write_values
+from leaven.probes.held_out import open_held_out, read_limited, texts_of, value_row, write_values
 
+PARTS = ("thought", "code", "answer")
 _NUMBERED = re.compile(r"^[ \t]*(?:\*\*)?(?:step[ \t]+)?\d+[ \t]*[.):](?=[ \t*]|$)", re.IGNORECASE | re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*(?:\s+|$)|\n+")
 
@@ -45,21 +47,26 @@ def measure(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
         DataError: no example can be shown, or no sample belongs to an example.
     """
     held = open_held_out("lengths", spec, inputs, ctx)
-    wanted = {s.example for s in held.shown}
-    examples = {e.id: e for e in read_limited(spec, inputs) if e.id in wanted}
+    shown = {s.example for s in held.shown}
+    examples = {e.id: e for e in read_limited(spec, inputs) if e.id in shown}
+    texts = {e.id: _parts(e, str(spec["format"])) for e in examples.values()}
     tokenizer = held.backend.tokenizer
     rows: list[dict[str, Any]] = []
-    for example in examples.values():
+    for example, parts in texts.items():
         ctx.check_stop()
-        for part in ("thought", "code", "answer"):
-            if text := getattr(example, part):
-                rows += length_rows(example.id, part, "reference", text, tokenizer)
+        for part, text in parts.items():
+            rows += length_rows(example, part, "reference", text, tokenizer)
     counts = dict(held.counts)
     if "samples" in inputs:
-        found = _sample_rows(Path(inputs["samples"]), examples, tokenizer, ctx)
+        found = _sample_rows(Path(inputs["samples"]), examples, texts, tokenizer, ctx)
         counts["n_samples"] = len(found)
         rows += found
     write_values(out, "lengths", rows, counts, held.began)
+
+
+def _parts(example: Example, format_name: str) -> dict[str, str]:
+    """Return the texts of an example's response by part."""
+    return {part: text for part, text in texts_of(example, format_name).items() if part in PARTS}
 
 
 def length_rows(example: str, part: str, whose: str, text: str, tokenizer: Tokenizer) -> list[dict[str, Any]]:
@@ -99,7 +106,11 @@ def count_statements(code: str) -> int | None:
 
 
 def _sample_rows(
-    folder: Path, examples: Mapping[str, Example], tokenizer: Tokenizer, ctx: StepContext
+    folder: Path,
+    examples: Mapping[str, Example],
+    texts: Mapping[str, Mapping[str, str]],
+    tokenizer: Tokenizer,
+    ctx: StepContext,
 ) -> list[dict[str, Any]]:
     """Return the lengths of the samples, averaged per example; an empty part counts as length 0."""
     values: dict[tuple[str, str, str], list[float]] = {}
@@ -109,9 +120,7 @@ def _sample_rows(
         if example is None or not sample.finish:  # scored texts carry no finish: nothing was written
             continue
         parts = response_parts(sample.text, example.entry_point)
-        for part in ("thought", "code", "answer"):
-            if not getattr(example, part):
-                continue
+        for part in texts[example.id]:
             for row in length_rows(example.id, part, "sample", parts[part], tokenizer):
                 values.setdefault((example.id, part, row["name"]), []).append(row["value"])
     if not values:

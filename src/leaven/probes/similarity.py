@@ -25,11 +25,10 @@ import numpy as np
 
 from leaven.core.registry import Registry
 from leaven.core.step import StepContext, step
-from leaven.core.types import Example, Segment
-from leaven.data.formats import FORMATS
+from leaven.core.types import Segment
 from leaven.errors import DataError
 from leaven.lm.backend import Backend
-from leaven.probes.held_out import CONTENT, open_held_out, part_of, read_limited, value_row, write_values
+from leaven.probes.held_out import CONTENT, open_held_out, read_limited, texts_of, value_row, write_values
 
 _TERM = re.compile(r"[^\W\d_]+|\d+")
 
@@ -83,16 +82,6 @@ def measure(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
             value = cosine(lookup[keys[0]], lookup[keys[1]])
             rows.append(value_row(one.example, a, "cosine", value, tokens[keys[0]] + tokens[keys[1]], other=b))
     write_values(out, "similarity", rows, held.counts, held.began)
-
-
-def texts_of(example: Example, format_name: str) -> dict[str, str]:
-    """Return the text of each content part that a format shows of an example, without markers."""
-    found: dict[str, list[str]] = {}
-    for segment in FORMATS.get(format_name, "format")(example):
-        part = part_of(segment)
-        if part in CONTENT:
-            found.setdefault(part, []).append(segment.text)
-    return {part: "".join(pieces) for part, pieces in found.items() if "".join(pieces).strip()}
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
