@@ -342,7 +342,10 @@ EFFECTS = (
         for d in range(1, 5)
     ),
     Effect(
-        treatment="code_thought", control="thought_code", measure="perplexity_gap", effect=Measured(estimate=-0.95, low=-1.0, high=-0.9, n=512, seeds=SEEDS)
+        treatment="code_thought",
+        control="thought_code",
+        measure="perplexity_gap",
+        effect=Measured(estimate=-0.95, low=-1.0, high=-0.9, n=512, seeds=SEEDS),
     ),
     Effect(
         treatment="code_thought",
@@ -354,6 +357,7 @@ EFFECTS = (
         treatment="part:code",
         control="part:thought",
         measure="gradient_norm",
+        scope="condition thought_code",
         effect=Measured(estimate=-0.03, low=-0.034, high=-0.026, n=256, seeds=SEEDS),
     ),
     Effect(

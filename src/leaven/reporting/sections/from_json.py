@@ -8,6 +8,7 @@ Not covered: computing what is in it (analysis/).
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from functools import lru_cache
@@ -67,4 +68,6 @@ def _value(kind: Any, found: Any, where: str) -> Any:
     wanted = (int, float) if kind is float else (kind,)
     if not isinstance(found, wanted) or (isinstance(found, bool) and kind is not bool):
         raise DataError(f"{where}: expected {kind.__name__}, found {found!r}")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise DataError(f"{where}: expected a finite number, or null where there is none; found {found}")
     return found

@@ -22,7 +22,7 @@ PART_STYLES = {"thought": 3, "code": 5}
 
 def gradient_section(inputs: OrderInputs) -> Section | None:
     """Return the section of the gradient norms, or None without one."""
-    if not inputs.gradients:
+    if not any(g.norm.estimate is not None for g in inputs.gradients):
         return None
     styles = Styles(inputs.strategies)
     order = styles.sorted(g.condition for g in inputs.gradients)

@@ -37,7 +37,7 @@ BAND = "Shaded: 95 % intervals over seeds and items."
 def sweep_sections(inputs: OrderInputs) -> list[Section]:
     """Return the sections of learning curves, of each sweep, and of pass@k, as far as there is data."""
     found = [_curves(inputs), *_sweeps(inputs), _sampling(inputs)]
-    return [section for section in found if section]
+    return [section for section in found if section and section.tables]
 
 
 def _by_measure(rows: Sequence[CheckpointScore]) -> dict[tuple[str, str], list[CheckpointScore]]:
@@ -56,6 +56,11 @@ def _level(row: CheckpointScore | PassAtK) -> str:
 
 def _name(row: CheckpointScore | PassAtK) -> str:
     return row.condition + (f", {_level(row)}" if _level(row) else "")
+
+
+def _drawn(rows: Sequence[CheckpointScore | PassAtK]) -> bool:
+    """Return whether any of the rows was measured."""
+    return any(r.score.estimate is not None for r in rows)
 
 
 def _named(rows: Sequence[CheckpointScore], styles: Styles) -> list[tuple[str, list[CheckpointScore]]]:
@@ -87,6 +92,8 @@ def _curves(inputs: OrderInputs) -> Section | None:
     styles = Styles(inputs.strategies)
     figures, tables = [], []
     for n, ((benchmark, metric), own) in enumerate(_by_measure(rows).items(), 1):
+        if not _drawn(own):
+            continue
         figures.append(_curve_figure(n, measure_words(metric, benchmark), own, styles))
         tables.append(_curve_table(n, measure_words(metric, benchmark), own, styles))
     return Section(
@@ -218,6 +225,8 @@ def _sweeps(inputs: OrderInputs) -> list[Section]:
         ident = "sweep-" + "".join(c if c.isalnum() else "-" for c in name.lower())
         figures, tables = [], []
         for n, ((benchmark, metric), own) in enumerate(_by_measure(rows).items(), 1):
+            if not _drawn(own):
+                continue
             figures.append(_sweep_figure(f"{ident}-{n}", name, measure_words(metric, benchmark), own, styles))
             tables.append(_sweep_table(f"{ident}-{n}", name, measure_words(metric, benchmark), own, styles))
         sections.append(Section(id=ident, title=f"Sweep: {name}", short=f"Sweep: {name}", figures=tuple(figures), tables=tuple(tables)))
@@ -324,6 +333,8 @@ def _sampling(inputs: OrderInputs) -> Section | None:
     figures, tables = [], []
     for n, benchmark in enumerate(dict.fromkeys(r.benchmark for r in inputs.pass_at_k), 1):
         rows = [r for r in inputs.pass_at_k if r.benchmark == benchmark]
+        if not _drawn(rows):
+            continue
         figures.append(_k_figure(n, benchmark, rows, styles))
         tables.append(_k_table(n, benchmark, rows, styles))
     return Section(
