@@ -32,7 +32,7 @@ _NUMBERED = re.compile(r"^[ \t]*(?:\*\*)?(?:step[ \t]+)?\d+[ \t]*[.):](?=[ \t*]|
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*(?:\s+|$)|\n+")
 
 
-@step(version=1)
+@step(version=2)
 def measure(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write lengths of the examples' thoughts, code and answers, and of the samples' where the input `samples` is given.
 
