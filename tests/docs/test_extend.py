@@ -14,14 +14,16 @@ from ruamel.yaml import YAML
 
 import leaven
 import leaven.evals.benchmarks  # the built-in ones are registered before a fixture remembers them
-from leaven.core.tables import ORDER, SEGMENTS, read_table
+from leaven.core.tables import EXAMPLES, ORDER, PROBE_VALUES, SEGMENTS, read_table
 from leaven.data.formats import FORMATS
+from leaven.data.perturb import PERTURBATIONS
 from leaven.data.schedules import SCHEDULES
 from leaven.data.sources.shapes import SHAPES
 from leaven.data.sources.world.families import FAMILIES
 from leaven.engine.store import follow
 from leaven.errors import StudyError
 from leaven.evals.harness import BENCHMARKS
+from leaven.probes.kinds import PLUGINS, PROBES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extend.md"
 BLOCK = re.compile(r"^(?:In )?`([\w.]+)`:\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,7 +58,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in an empty folder with its own store; what plugins register in this process is taken back afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LEAVEN_STORE", str(tmp_path / "store"))
-    tables: list[dict[str, Any]] = [FAMILIES, SHAPES, *(r._entries for r in (FORMATS, SCHEDULES, BENCHMARKS))]
+    tables: list[dict[str, Any]] = [FAMILIES, SHAPES, *(r._entries for r in (FORMATS, SCHEDULES, BENCHMARKS, PERTURBATIONS, PLUGINS)), PROBES]
     before = [dict(table) for table in tables]
     yield tmp_path
     for table, entries in zip(tables, before, strict=True):
@@ -70,7 +72,7 @@ def artifact(run: str, name: str) -> Path:
 
 
 def test_the_page_names_its_recipes() -> None:
-    assert len(RECIPES) == 6  # the playground and five more
+    assert len(RECIPES) == 8  # the playground and seven more
     linked = re.findall(r"\]\(#([\w-]+)\)", PAGE.read_text(encoding="utf-8"))
     slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in sections()}
     assert set(linked) <= slugs
@@ -100,6 +102,23 @@ def test_format_reaches_the_tokens(here: Path) -> None:
     folders = [artifact("playground", f"tokens/lists/{f}") for f in ("dots_code", "thought_code")]
     spans = [read_table(folder / "segments.parquet", SEGMENTS).filter(kind="thought") for folder in folders]
     assert spans[0].height > 0 and spans[0]["example"].equals(spans[1]["example"])
+
+
+def test_perturbation_changes_thoughts_only(here: Path) -> None:
+    leaven.plan(follow_recipe("A perturbation", here))
+    before, after = (
+        read_table(artifact("playground", f"data/{name}") / "examples.parquet", EXAMPLES) for name in ("lists", "lists+shuffle_steps")
+    )
+    assert before["id"].equals(after["id"]) and before["code"].equals(after["code"])
+    moved = [(a, b) for a, b in zip(before["thought"], after["thought"], strict=True) if a != b]
+    assert moved and all(sorted(a.splitlines()) == sorted(b.splitlines()) for a, b in moved)
+
+
+def test_probe_recipe_sees_every_model(here: Path) -> None:
+    result = leaven.run(follow_recipe("A probe", here), workers=1)
+    assert result.exit_code == 0 and not result.failed
+    values = read_table(artifact("playground", "thought_code/seed-1/probe-sure") / "values.parquet", PROBE_VALUES)
+    assert values["part"].unique().sort().to_list() == ["code", "thought"] and values["value"].is_between(0, 1).all()
 
 
 def test_named_shape_reads_the_file(here: Path) -> None:
