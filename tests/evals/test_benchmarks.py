@@ -151,7 +151,7 @@ def test_unknown_metrics_options_and_columns_are_refused() -> None:
     with pytest.raises(StudyError, match="Did you mean 'humaneval'"):
         open_benchmark("humanevl")
     with pytest.raises(DataError, match="canonical_solution"):
-        list(open_benchmark("humaneval").items([{"task_id": "x", "entry_point": "f", "prompt": "p"}], {}))
+        list(open_benchmark("humaneval").items([{"task_id": "x", "entry_point": "f", "prompt": "p", "test": ""}], {}))
     with pytest.raises(DataError, match="row 1"):
         list(open_benchmark("program").items([{"question": "q"}], {}))
 

@@ -17,7 +17,7 @@ from leaven.core.registry import Registry
 from leaven.core.sandbox import Job, Limits, Result, execute
 from leaven.core.step import StepContext
 from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
-from leaven.data.formats import FORMATS, MARKERS, prompt_of
+from leaven.data.formats import FORMATS, MARKERS, prompt_of, question_prompt
 from leaven.errors import StudyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Setting:
 class Execution:
     """A verdict that waits for a program: the harness runs `job` and fills in status, score and detail.
 
-    `more` are further runs of the same program (other inputs): all have to pass, the first that does not decides.
+    `more` are further runs of the same program (other inputs), made while all before passed; the last one decides.
     `accepts(stdout, expected)` may rescue an output that differs from the expected one as text (2.0 for 2).
     """
 
@@ -136,7 +136,9 @@ def limits_of(declared: Mapping[str, float], where: str = "", defaults: Limits |
 
 
 def prompt_segments(example: Example, format_name: str) -> tuple[Segment, ...]:
-    """Return what a model sees at inference in a format: everything before the first learned segment."""
+    """Return what a model sees at inference in a format: everything before the first learned segment (no gold needed)."""
+    if not (example.answer or example.code or example.text or example.turns):
+        return question_prompt(example.question, format_name=format_name)
     return prompt_of(FORMATS.get(format_name)(example))
 
 
@@ -229,37 +231,40 @@ def judge_all(
         pending += _judged(benchmark, item, samples.get(item.id, ()), setting)
     if setting.perturb:
         pending = [_perturbed(p, setting) if isinstance(p, Execution) else p for p in pending]
-    jobs = [job for p in pending if isinstance(p, Execution) for job in (p.job, *p.more)]
-    results = (
-        execute(
-            jobs,
+    runs: dict[int, list[Result]] = {n: [] for n, p in enumerate(pending) if isinstance(p, Execution)}
+    wave = [(n, pending[n].job) for n in runs]  # type: ignore[union-attr]
+    while wave:  # first runs of all programs, then second runs of those that passed
+        results = execute(
+            [job for _, job in wave],
             workers=ctx.runtime.threads,
             tier=ctx.runtime.sandbox_tier,
             stop=ctx.stop,
             progress=lambda done, total: ctx.progress(done, total, "programs"),
         )
-        if jobs
-        else iter(())
-    )
-    for one in pending:
-        yield one if isinstance(one, Verdict) else _executed(one, [next(results) for _ in (one.job, *one.more)])
+        again = []
+        for (n, job), result in zip(wave, results, strict=True):
+            one = pending[n]
+            assert isinstance(one, Execution)
+            runs[n].append(_accepted(one, job, result))
+            if runs[n][-1].status == "pass" and len(runs[n]) <= len(one.more):
+                again.append((n, one.more[len(runs[n]) - 1]))
+        wave = again
+    for n, one in enumerate(pending):
+        yield one if isinstance(one, Verdict) else _executed(one, runs[n])
 
 
-def _executed(one: Execution, results: Sequence[Result]) -> Verdict:
-    """Return the verdict of a program after its runs."""
-    ended = [_accepted(one, job, result) for job, result in zip((one.job, *one.more), results, strict=True)]
-    unmeasured = ("harness_error", "not_measured")  # says nothing where another run failed
-    order = sorted(enumerate(ended, 1), key=lambda pair: (pair[1].status == "pass", pair[1].status in unmeasured))
-    number, result = order[0]
-    where = f"run {number} of {len(ended)}: " if one.more and result.status != "pass" else ""
+def _executed(one: Execution, runs: Sequence[Result]) -> Verdict:
+    """Return the verdict of a program after its runs, of which the last is the first that did not pass."""
+    last = runs[-1]
+    where = f"run {len(runs)} of {1 + len(one.more)}: " if one.more and last.status != "pass" else ""
     return dataclasses.replace(
         one.verdict,
-        status=result.status,
-        score=None if result.status in unmeasured else float(result.status == "pass"),
-        detail=where + result.detail,
-        tier=result.tier,
-        cpu_s=sum(r.cpu_s for r in results),
-        wall_s=sum(r.wall_s for r in results),
+        status=last.status,
+        score=None if last.status in ("harness_error", "not_measured") else float(last.status == "pass"),
+        detail=where + last.detail,
+        tier=last.tier,
+        cpu_s=sum(r.cpu_s for r in runs),
+        wall_s=sum(r.wall_s for r in runs),
     )
 
 

@@ -1,9 +1,9 @@
-"""mbpp_plus: MBPP+ (Liu et al. 2023), EvalPlus's own file {task_id, prompt, canonical_solution, base_input, plus_input, assertion, atol ...}
-or the Hugging Face one {task_id, prompt, code, test, test_list}.
+"""mbpp_plus: MBPP+ (Liu et al. 2023), EvalPlus's own file {task_id, prompt, canonical_solution, base_input, plus_input, atol ...} or the
+Hugging Face one {task_id, prompt, code, test, test_list}.
 
 The question follows the option `prompt` (mbpp.py). Metrics: accuracy (base and plus inputs, what EvalPlus reports as MBPP+) and
-base_accuracy (base inputs alone: what it reports as MBPP). Limits: 20 CPU seconds for all inputs of a task, 75 for Mbpp/255
-and Mbpp/599, whose references return millions of tuples and count to a hundred million. Source of the argument types that JSON cannot hold: EvalPlus's own table.
+base_accuracy (base inputs alone: what it reports as MBPP). Limits: 20 CPU seconds for all inputs of a task, 75 for Mbpp/255 and Mbpp/599,
+whose references return millions of tuples and count to a hundred million. Argument types that JSON cannot hold: EvalPlus's table.
 """
 
 from __future__ import annotations
