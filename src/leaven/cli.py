@@ -256,8 +256,21 @@ def attribute(
     top: Annotated[int, typer.Option(help="Keep only the strongest rows per query; 0 keeps all.")] = 0,
     single: Annotated[bool, typer.Option("--single", help="Score every query apart instead of their mean.")] = False,
     refine: Annotated[int, typer.Option(help="Passes of the matrix-free refinement after EK-FAC.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Matrix products in fp32 or bf16.")] = "fp32",
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Keep training gradients here: other targets need no pass over the training rows, new rows are added."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Most disk space of --store, such as 20GB; default half of the free space.")
+    ] = None,
 ) -> None:
-    """Say which training rows helped a model with the target rows, by influence functions (EK-FAC)."""
+    """Say which training rows helped a model with the target rows, by influence functions (EK-FAC).
+
+    The estimate comes first. Stopped or killed, the same command goes on; with --store at most one batch is lost.
+    """
     found = leaven.attribute(
         model,
         train,
@@ -268,6 +281,9 @@ def attribute(
         top=top,
         single=single,
         refine=refine,
+        dtype=dtype,
+        store=store,
+        budget=budget,
         log=lambda line: print(line, file=sys.stderr),
     )
     print(found.top(top or 10))
@@ -311,9 +327,12 @@ def synthesize(
         "asking.limit": limit,
     }
     values = [f"{path}={json.dumps(value)}" for path, value in named.items() if value is not None]
-    result = leaven.synthesize(
-        spec, out, [*values, *(set or ())], plan=plan, previews=preview, log=None if quiet else stderr_line
-    )
+    try:
+        result = leaven.synthesize(
+            spec, out, [*values, *(set or ())], plan=plan, previews=preview, log=None if quiet else stderr_line
+        )
+    finally:
+        stderr_line("")
     print(result_text(result))
     raise typer.Exit(result.exit_code)
 

@@ -100,5 +100,5 @@ def test_table_10_is_reproduced_from_its_counts_and_its_error_is_found() -> None
 
 
 def test_a_ratio_needs_every_seed_asked_about() -> None:
-    (row,) = funnel({"s": {"total": 100, "filtered": 50, "asked": 10, "consistent": 5}})
+    (row,) = funnel({"s": {"total": 100, "filtered": 50, "asked": 10, "answered": 9, "consistent": 5}})
     assert row.ratio_percent is None and row.yield_percent == 50.0

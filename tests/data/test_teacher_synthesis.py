@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import os
@@ -198,6 +199,31 @@ def test_plan_asks_nothing_and_says_what_would_be_asked(seeds: Path, tmp_path: P
         assert (more.requests, more.requests_known) == (12, 7)
         leaven.synthesize(seeds, tmp_path / "out", [*options[:2], "asking.limit=12"])
         assert len(server.seen) == 12 and first < {text for text, _, _ in server.seen}
+
+
+def test_replies_of_a_real_model_are_judged_as_its_published_verdicts_say(shared_data: Path, tmp_path: Path) -> None:
+    """164 HumanEval programs of StarCoder2 as a recorded teacher, with the benchmark's own tests: EvalPlus passed 119 of them."""
+
+    def read(name: str) -> list[dict[str, Any]]:
+        with gzip.open(shared_data / name, "rt") as lines:
+            return [json.loads(line) for line in lines]
+
+    problems = {r["task_id"]: r for r in read("code_eval/humaneval.jsonl.gz")}
+    outputs = read("model_outputs/starcoder2_instruct_humaneval_verdicts.jsonl.gz")
+    seeds, replies = [], []
+    for number, found in enumerate(outputs):
+        problem = problems[found["task_id"]]
+        tests = [f"{problem['test']}\ncheck({problem['entry_point']})"]
+        seeds.append({"question": problem["prompt"], "answer": "?"})
+        replies.append({"id": f"{number:07d}", "reply": reply_text("As the text says.", found["solution"], tests)})
+    for name, rows in (("seeds", seeds), ("replies", replies)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    options = [f"teacher.recorded={tmp_path / 'replies.jsonl'}", "sources.seeds.rows=question", "judging.min_asserts=1",
+               "judging.limits={cpu_s: 6}", "rules.min_question_words=0"]  # fmt: skip
+    result = leaven.synthesize(tmp_path / "seeds.jsonl", tmp_path / "out", options)
+    assert (result.funnel[0].parsed, result.funnel[0].consistent, result.funnel[0].inconsistent) == (164, 119, 45)
+    tags = {r["id"]: r["consistent"] for r in rows_in(tmp_path / "out" / "records.jsonl")}
+    assert tags == {f"{i:07d}": found["base_status"] == "pass" for i, found in enumerate(outputs)}
 
 
 # ---- a server --------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def synthesize(
             raise RefusedError(f"{folder}: another `leaven synthesize` writes here; wait for it, or give another folder with -o") from None
         inputs = _inputs(typed, base, folder, context)
         if plan:
-            prepared = prepare_files(typed, inputs)
+            prepared = prepare_files(typed, inputs, context)
             known = Replies(folder / "replies.jsonl").known
             left = [a for a in prepared.asks if a.key not in known]
             return _planned(typed, prepared, left, folder, previews)
@@ -266,17 +266,19 @@ def _reporter(log: Callable[[str], None] | None) -> Callable[..., None]:
         now, phase = time.monotonic(), note.split(" (")[0]
         first = phase not in began
         start, at = began.setdefault(phase, (now, done))
-        told = note.startswith("stopping") or (total and (first or now - last[0] > 2 or done == total))
+        told = note.startswith("stopping") or (total and (first or now - last[0] > 2 or (done == total and now - last[0] > 0.1)))
         if log is None or not told:
             return
         last[0] = now
         left = f", about {seconds_text((now - start) * (total - done) / (done - at))} left" if total > done > at else ""
-        log(f"{note}: {done:,.0f} of {total:,.0f}{left}" if total else note)
+        log(f"{note}: {done:,.0f} of {total:,.0f}{left}")
 
     return report
 
 
 def stderr_line(text: str) -> None:
-    """Print one line of progress: in place on a terminal, as a line elsewhere."""
-    end = "\r" if sys.stderr.isatty() and not text.startswith("stopping") else "\n"
-    print(f"{text}\x1b[K" if end == "\r" else text, end=end, file=sys.stderr, flush=True)
+    """Print one line of progress: in place on a terminal, as a line elsewhere; "" clears the line in place."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\x1b[K", end="\n" if text.startswith("stopping") else "", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ Not covered: who is asked (teacher.py, lm/server.py), whether the code passes th
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _HEADER = re.compile(
     r"^[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*|__)?\[(task|analysis|solution|tests?)\](?:\*\*|__)?[ \t]*:?[ \t]*(.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
+_BUILTINS = frozenset(dir(builtins))
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 
 
@@ -160,7 +162,7 @@ def split_tests(text: str, names: Iterable[str]) -> tuple[tuple[str, ...], int]:
     """Cut test code into tests of one assert each (with the statements before it) and count those about `names`.
 
     The body of `if __name__ == "__main__"` is unwrapped, and a test function that nothing calls is called, since else its asserts
-    would never run. An assert counts when it mentions one of `names`, or something computed from one. Asserts in loops count once.
+    would never run. An assert counts when it mentions one of `names`, or something that went through one. Asserts in loops count once.
     """
     tree = parsed(text)
     if tree is None:
@@ -199,16 +201,19 @@ def _segment(text: str, node: ast.stmt) -> str:
 
 
 def _asserts_about(node: ast.stmt, about: set[str]) -> int:
-    """Count the asserts in a statement that rest on names in `about`; add to it the names that the statement computes from them."""
-    if isinstance(node, ast.FunctionDef):  # what a check(candidate) is called with is the solution
+    """Count the asserts in a statement that mention a name in `about`.
+
+    What a statement computes from such a name, or hands to it, is added: `given = [2, 1]`, `sort(given)`, `assert given == [1, 2]` tests
+    `sort`. So are the parameters of a function (a `check(candidate)` is called with the solution) and a function that uses the solution.
+    """
+    if isinstance(node, ast.FunctionDef):
         about.update(a.arg for a in node.args.args)
-    count = 0
-    for inner in ast.walk(node):
-        used = {n.id for n in ast.walk(inner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-        if isinstance(inner, ast.Assert):
-            count += bool(used & about)
-        elif isinstance(inner, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For | ast.With) and used & about:
-            about.update(n.id for n in ast.walk(inner) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-        elif isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Call) and used & about:
-            about.update(n.id for a in inner.value.args for n in ast.walk(a) if isinstance(n, ast.Name))  # it may change its arguments
-    return count
+    names = _names(node)
+    if names & about:
+        about.update(names - _BUILTINS)
+        about.update([node.name] if isinstance(node, ast.FunctionDef) else [])
+    return sum(bool(_names(inner) & about) for inner in ast.walk(node) if isinstance(inner, ast.Assert))
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}

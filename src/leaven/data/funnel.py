@@ -39,8 +39,8 @@ class FunnelRow:
 
     @property
     def yield_percent(self) -> float | None:
-        """Consistent records per hundred seeds asked about."""
-        return 100 * self.consistent / self.asked if self.asked else None
+        """Consistent records per hundred seeds asked about; None when nothing was answered."""
+        return 100 * self.consistent / self.asked if self.answered else None
 
     def row(self) -> dict[str, Any]:
         """Return the row of the FUNNEL table."""

@@ -185,9 +185,9 @@ def _worth_reasoning(tree: ast.Module, code: str, rules: Rules) -> None:
 
 
 def _assertable(tree: ast.Module, code: str, rules: Rules) -> None:
-    returns = (n for n in ast.walk(tree) if isinstance(n, ast.Return | ast.Yield | ast.YieldFrom))
-    if not any(n.value is not None and not (isinstance(n.value, ast.Constant) and n.value.value is None) for n in returns):
-        raise _No("nothing to assert: no function returns a value")
+    values = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return | ast.Yield | ast.YieldFrom) and n.value is not None]
+    if not values or (all(isinstance(v, ast.Constant) for v in values) and len({ast.dump(v) for v in values}) == 1):
+        raise _No("nothing to assert: no function returns a value that varies")
 
 
 CODE_RULES: tuple[Callable[[ast.Module, str, Rules], None], ...] = (

@@ -105,12 +105,12 @@ class Replies:
 # ---- before asking ---------------------------------------------------------------------------------------------
 
 
-def prepare_files(spec: Synthesis, inputs: Mapping[str, Path]) -> Prepared:
+def prepare_files(spec: Synthesis, inputs: Mapping[str, Path], ctx: StepContext) -> Prepared:
     """Prepare from folders of loaded sources ("source:NAME": examples.parquet, report.json) and the file of shots ("shots")."""
     shots = {"builtin": lambda: SHOTS, "none": tuple}.get(spec.prompt.shots, lambda: shots_from(inputs["shots"]))()
     examples = {name: read_examples(inputs[f"source:{name}"] / "examples.parquet") for name in spec.sources}
     reports = {name: json.loads((inputs[f"source:{name}"] / "report.json").read_text("utf-8")) for name in spec.sources}
-    return prepare(examples, spec, shots, {name: report["bad_rows"] for name, report in reports.items()})
+    return prepare(examples, spec, shots, {name: report["bad_rows"] for name, report in reports.items()}, ctx)
 
 
 def prepare(
@@ -118,6 +118,7 @@ def prepare(
     spec: Synthesis,
     shots: Sequence[Example],
     refused_rows: Mapping[str, Mapping[str, int]] | None = None,
+    ctx: StepContext | None = None,
 ) -> Prepared:
     """Filter the seeds of every source and make the requests.
 
@@ -126,6 +127,7 @@ def prepare(
         spec: The synthesis.
         shots: Few-shot examples.
         refused_rows: Source -> reason -> rows that could not be read as examples; they count as candidates.
+        ctx: Progress and the stop flag, between sources.
 
     Raises:
         DataError: no seed is left in any source.
@@ -133,7 +135,10 @@ def prepare(
     seeds: dict[tuple[str, str], Seed] = {}
     rejected: list[Rejected] = []
     totals: dict[str, int] = {}
-    for name, rows in examples.items():
+    for done, (name, rows) in enumerate(examples.items()):
+        if ctx is not None:
+            ctx.check_stop()
+            ctx.progress(done, len(examples), f"filtering {name}")
         bad = [Rejected("", name, "row", reason) for reason, n in (refused_rows or {}).get(name, {}).items() for _ in range(n)]
         found = [*bad, *filter_seeds(rows, spec.sources[name].rows, spec.rules, spec.sources[name].prelude)]
         totals[name] = len(found)

@@ -63,7 +63,7 @@ def synthesise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     from leaven.spec.synthesis import Synthesis
 
     typed: Synthesis = load_spec(Synthesis, None, json.loads(json.dumps(spec)))
-    prepared = prepare_files(typed, inputs)
+    prepared = prepare_files(typed, inputs, ctx)
     teacher: Any = Reference(prepared.seeds)
     if typed.teacher.recorded is not None:
         teacher = Recorded(inputs["recorded"])

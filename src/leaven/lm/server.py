@@ -227,6 +227,7 @@ class _Round:
             threading.Thread(target=self._work, daemon=True, name=f"ask-{i}")
             for i in range(max(1, min(self.server.concurrency, self.total)))
         ]
+        self._report()
         for thread in threads:
             thread.start()
         try:
