@@ -107,3 +107,13 @@ def test_a_probe_that_needs_a_base_says_so(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(StudyError, match="put a stage before it"):
         build_plan(load_study(tmp_path / "study.yaml"))
+
+
+def test_sources_of_one_name_and_different_rows_have_folders_of_their_own(tmp_path: Path) -> None:
+    text = STUDY.replace(
+        "  follow: {data: {", "  follow: {data: {sources: {lists: {world: {families: [list_program], difficulties: [1], n: 8}}}, "
+    )
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    nodes = [n for n in build_plan(load_study(tmp_path / "study.yaml")).nodes if n.function.endswith(":build_world")]
+    links = [link for n in nodes for link in n.links if link.startswith("data/lists")]
+    assert sorted(links) == ["data/lists", "data/lists~2"]

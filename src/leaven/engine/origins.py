@@ -88,12 +88,15 @@ class Origins:
         )
         known = self.by_content.get(content)
         if known is not None:
+            if identity in self.by_id and known.id != identity:  # another node has this name, and its link
+                links = tuple(link for link in links if link != identity)
             joined = dataclasses.replace(known, links=tuple(dict.fromkeys((*known.links, *links))))
             self.by_content[content] = self.by_id[known.id] = joined
             return known.id
         name, number = identity, 2
         while name in self.by_id:
             name, number = f"{identity}~{number}", number + 1
+        links = tuple(name if link == identity else link for link in links)
         node = Node(name, function, dict(spec), dict(inputs), links, threads=self.study.runtime.threads)
         self.by_content[content] = self.by_id[name] = node
         return name
