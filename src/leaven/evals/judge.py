@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 
 from leaven.core.extract import Extraction, extract_answer, extract_code, extract_completion
@@ -63,6 +63,53 @@ def judge_program(
         entry_point=example.entry_point if checks else "",
         limits=limits or setting.limits,
     )
+    return Execution(job=job, verdict=verdict)
+
+
+def judge_runs(
+    item: Item,
+    sample: Sample,
+    jobs: Sequence[Job],
+    *,
+    accepts: Callable[[str, str], bool] | None = None,
+    prefix: str = "",
+    library: Mapping[str, str] | None = None,
+    metric: str = "accuracy",
+) -> Verdict | Execution:
+    """Extract code and ask for its execution in every job (whose id and program are filled in here).
+
+    Args:
+        item: Its example carries the entry point, "" for programs that are scripts.
+        sample: The model's text.
+        jobs: At least one; inputs, expected outputs, tests and limits.
+        accepts: As in Execution.
+        prefix: Code that stands before the extracted code.
+        library: As in `judge_program`.
+        metric: Name of the verdict's metric.
+    """
+    needed = frozenset().union(*(names_of_tests(job.tests) for job in jobs))
+    found = extract_code(sample.text, entry_point=item.example.entry_point, needed=needed)
+    verdict = _extracted(item, sample, found, metric)
+    if not found.ok:
+        return _without_answer(verdict, "no code was found in the text")
+    program = (imports_for(found.code, library) if library else "") + prefix + found.code
+    made = [dataclasses.replace(job, id=f"{item.id}#{sample.index}", program=program) for job in jobs]
+    return Execution(job=made[0], verdict=verdict, more=tuple(made[1:]), accepts=accepts)
+
+
+def judge_extracted(
+    item: Item, sample: Sample, found: Extraction, job: Job, *, missing: str = "", metric: str = "accuracy"
+) -> Verdict | Execution:
+    """Ask for the execution of an assembled program; with `missing`, say instead that and why it is not measured.
+
+    A text without a program is no_answer; where programs are not measured it has no score either.
+    """
+    verdict = _extracted(item, sample, found, metric)
+    if not found.ok:
+        without = _without_answer(verdict, "no code was found in the text")
+        return dataclasses.replace(without, score=None) if missing else without
+    if missing:
+        return dataclasses.replace(verdict, status="not_measured", score=None, detail=missing)
     return Execution(job=job, verdict=verdict)
 
 
