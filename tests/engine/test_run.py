@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -80,11 +79,11 @@ def test_undetermined_steps_are_known_by_their_key(go, store, tmp_path):
     assert text(tmp_path, "r") == before
 
 
-def test_steps_run_in_parallel(go):
-    began = time.monotonic()
-    outcome = go(node("a", "stubborn", seconds=1.0), node("b", "stubborn", seconds=1.01))
-    assert len(outcome.done) == 2
-    assert time.monotonic() - began < 1.95
+def test_steps_run_in_parallel(go, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    outcome = go(*(node(n, "meet", me=n, other=o, place=str(place)) for n, o in (("a", "b"), ("b", "a"))))
+    assert sorted(outcome.done) == ["a", "b"]
 
 
 @pytest.mark.parametrize("how, kind, words", [
@@ -214,10 +213,6 @@ def test_pointer_files_where_links_fail(go, tmp_path, monkeypatch):
     assert (tmp_path / "run/seed/a").is_file() and text(tmp_path, "seed/a") == "a"
 
 
-def test_many_steps_cost_little_each(go):
-    began = time.monotonic()
+def test_many_steps_are_built_once(go):
     assert len(go(*[node(f"n{i}") for i in range(60)]).done) == 60
-    built = time.monotonic() - began
-    began = time.monotonic()
     assert len(go(*[node(f"n{i}") for i in range(60)]).cached) == 60
-    assert built < 12 and time.monotonic() - began < 2

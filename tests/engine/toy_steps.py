@@ -79,6 +79,19 @@ def stubborn(spec, inputs, out: Path, ctx) -> None:
 
 
 @step(version=1)
+def meet(spec, inputs, out: Path, ctx) -> None:
+    """Say that this step is there, and wait until the other one is: possible only when both run at once."""
+    place = Path(spec["place"])
+    (place / spec["me"]).touch()
+    deadline = time.monotonic() + 60
+    while not (place / spec["other"]).exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{spec['other']} never came")
+        time.sleep(0.01)
+    (out / "text.txt").write_text("met")
+
+
+@step(version=1)
 def noisy(spec, inputs, out: Path, ctx) -> None:
     """Print the environment on all channels, and write it too."""
     os.system("echo from the shell")
