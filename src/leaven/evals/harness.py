@@ -19,6 +19,7 @@ from leaven.core.step import StepContext
 from leaven.core.types import Example, Generate, Item, Request, Sample, Score, Segment, Verdict
 from leaven.data.formats import FORMATS, MARKERS, prompt_of, question_prompt
 from leaven.errors import StudyError, did_you_mean
+from leaven.evals.derived import DERIVED, derived_verdicts, is_derived
 
 if TYPE_CHECKING:
     from leaven.lm.backend import Backend
@@ -105,16 +106,19 @@ def check_options(benchmark: Benchmark, options: Mapping[str, Any], where: str =
 
 
 def metrics_of(benchmark: Benchmark, asked: Sequence[str] | None, where: str = "") -> tuple[str, ...]:
-    """Return the metrics to compute: those asked for, else the benchmark's own.
+    """Return the metrics to compute: those asked for (and the benchmark's first where others are derived from it), else its own.
 
     Raises:
         StudyError: For a metric that the benchmark does not have.
     """
-    known = (*benchmark.metrics, "bits_per_byte")
+    known = (*benchmark.metrics, "bits_per_byte", *DERIVED)
     for metric in asked or ():
-        if metric not in known:
-            raise StudyError(f"{where}: expected a metric of {', '.join(dict.fromkeys(known))}, found {metric!r}")
-    return tuple(asked) if asked else benchmark.metrics
+        if metric not in known and not is_derived(metric):
+            raise StudyError(f"{where}: expected a metric of {', '.join(dict.fromkeys(known))} or pass@k, found {metric!r}")
+    if not asked:
+        return benchmark.metrics
+    needed = () if benchmark.metrics[0] in asked or not any(map(is_derived, asked)) else benchmark.metrics[:1]
+    return (*needed, *asked)
 
 
 def limits_of(declared: Mapping[str, float], where: str = "", defaults: Limits | None = None) -> Limits:
@@ -217,7 +221,7 @@ def judge_all(
     setting: Setting,
     ctx: StepContext,
 ) -> Iterator[Verdict]:
-    """Yield every verdict in item order; programs are executed in bulk in the sandbox.
+    """Yield every verdict in item order, then those of derived metrics; programs are executed in bulk in the sandbox.
 
     Args:
         benchmark: Who judges.
@@ -249,8 +253,9 @@ def judge_all(
             if runs[n][-1].status == "pass" and len(runs[n]) <= len(one.more):
                 again.append((n, one.more[len(runs[n]) - 1]))
         wave = again
-    for n, one in enumerate(pending):
-        yield one if isinstance(one, Verdict) else _executed(one, runs[n])
+    verdicts = [one if isinstance(one, Verdict) else _executed(one, runs[n]) for n, one in enumerate(pending)]
+    yield from verdicts
+    yield from derived_verdicts(items, samples, verdicts, setting.metrics, setting.n, benchmark.metrics[0])
 
 
 def _executed(one: Execution, runs: Sequence[Result]) -> Verdict:

@@ -35,6 +35,7 @@ from leaven.core.types import Item, Sample, Verdict
 from leaven.data.perturb import perturb_examples
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
+from leaven.evals.derived import is_derived
 from leaven.evals.harness import (
     Benchmark,
     Setting,
@@ -45,10 +46,16 @@ from leaven.evals.harness import (
     open_benchmark,
     requests_of,
 )
+from leaven.evals.passk import check_k
 
 
 def setting_of(spec: Mapping[str, Any], benchmark: Benchmark) -> Setting:
-    """Return the Setting of a step's spec; limits it does not name are the benchmark's own."""
+    """Return the Setting of a step's spec; limits it does not name are the benchmark's own.
+
+    Raises:
+        StudyError: For pass@k with fewer than k samples, or without a temperature.
+    """
+    check_k(spec["metrics"] or (), spec["n"], spec["temperature"], f"benchmark {spec['benchmark']}")
     return Setting(
         format=spec["format"],
         begin=spec.get("begin", ""),
@@ -63,7 +70,7 @@ def setting_of(spec: Mapping[str, Any], benchmark: Benchmark) -> Setting:
     )
 
 
-@step(version=1)
+@step(version=2)
 def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write items.parquet from rows of a file or of the world.
 
@@ -158,7 +165,7 @@ def kept_model(folder: Path, share: str | None) -> Path:
     return kept[index - 1]
 
 
-@step(version=1)
+@step(version=2)
 def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write verdicts.parquet from items and samples; programs run in the sandbox.
 
@@ -178,7 +185,8 @@ def judge(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: S
         samples[sample.item].append(sample)
     verdicts = list(judge_all(benchmark, items, samples, setting, ctx))
     write_verdicts(out / "verdicts.parquet", verdicts)
-    (out / "report.json").write_text(json.dumps(_counts(verdicts), sort_keys=True))
+    judged = [v for v in verdicts if not is_derived(v.metric)]
+    (out / "report.json").write_text(json.dumps(_counts(judged), sort_keys=True))
     _write_timings(out, "judge", began, cpu)
 
 
