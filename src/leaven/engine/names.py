@@ -11,6 +11,7 @@ from leaven.data.schedules import SCHEDULES
 from leaven.data.sources.world.build import FAMILIES
 from leaven.errors import StudyError, did_you_mean
 from leaven.evals.harness import check_options, limits_of, metrics_of, open_benchmark
+from leaven.evals.passk import check_k
 from leaven.probes.kinds import check_options as check_probe
 from leaven.probes.kinds import find_kind
 from leaven.spec.load import LoadedStudy
@@ -47,6 +48,7 @@ def check_names(loaded: LoadedStudy) -> None:
             must(f"measure.{name}.format", measure.format, FORMATS.names(), "format")
         benchmark = open_benchmark(measure.benchmark, loaded.where(f"measure.{name}.benchmark"))
         metrics = metrics_of(benchmark, measure.metrics, loaded.where(f"measure.{name}.metrics"))
+        check_k(metrics, measure.n, measure.temperature, loaded.where(f"measure.{name}.metrics"))
         limits_of(measure.limits, loaded.where(f"measure.{name}.limits"))
         check_options(benchmark, measure.options, loaded.where(f"measure.{name}.options"))
         scored = measure.perturb_what == "generated"
