@@ -101,7 +101,7 @@ def test_java_programs_without_the_tuple_library() -> None:
 
 
 def test_braces_in_texts_and_comments_do_not_count() -> None:
-    text = "f() { a = '}'; // }\n b = \"}\\\"}\"; /* } */ if (x) { y } } rest"
+    text = 'f() { a = \'}\'; // }\n b = "}\\"}"; /* } */ if (x) { y } } rest'
     assert text[closing_brace(text, 4, "js") :] == " rest"
     shell = "f() { echo ${#x} '}' \"}\" # don't }\n}\nrest"
     assert shell[closing_brace(shell, 4, "bash") :] == "\nrest"

@@ -129,9 +129,7 @@ def names_of_tests(tests: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names)
 
 
-def judge_answer(
-    item: Item, sample: Sample, *, kind: str, gold: str, choices: Sequence[str] = (), metric: str = "accuracy"
-) -> Verdict:
+def judge_answer(item: Item, sample: Sample, *, kind: str, gold: str, choices: Sequence[str] = (), metric: str = "accuracy") -> Verdict:
     """Extract a final answer and compare it with the gold after the same normalisation."""
     found = extract_answer(sample.text, kind=kind, choices=tuple(choices))
     verdict = _extracted(item, sample, found, metric)
@@ -146,9 +144,7 @@ def judge_labels(item: Item, scores: Sequence[float], labels: Sequence[str], gol
     """Choose the label with the highest score (nats, normalised by the benchmark) and compare it with the gold."""
     best = max(range(len(labels)), key=scores.__getitem__)
     detail = ", ".join(f"{label} {score:.3f}" for label, score in zip(labels, scores, strict=True))
-    verdict = Verdict(
-        benchmark=item.benchmark, item=item.id, extracted=labels[best], strategy="likeliest label", detail=detail
-    )
+    verdict = Verdict(benchmark=item.benchmark, item=item.id, extracted=labels[best], strategy="likeliest label", detail=detail)
     return _scored(verdict, labels[best] == gold, detail)
 
 

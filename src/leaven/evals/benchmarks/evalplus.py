@@ -16,7 +16,7 @@ from typing import Any
 
 from leaven.evals.benchmarks.rows import broken, required
 
-COMPARE = '''
+COMPARE = """
 def _close(found, wanted, atol):
     if isinstance(wanted, (list, tuple)):
         if not isinstance(found, (list, tuple)) or len(found) != len(wanted):
@@ -38,7 +38,7 @@ def _same(found, wanted, atol):
     if atol == 0 and _floats(wanted):
         atol = 1e-06
     return atol != 0 and type(found) == type(wanted) and _close(found, wanted, atol)
-'''
+"""
 """numpy.allclose for plain data, and EvalPlus's rule of when to use it."""
 
 NUMPY = """
@@ -70,7 +70,7 @@ RULES = {
 }
 """Entry point -> when an answer counts, where that is not `_same`. Only `find_zero` belongs to HumanEval+."""
 
-OTHER_READINGS = '''
+OTHER_READINGS = """
 def _by_height(edge, height):
     return round(edge**2 + 2 * edge * math.sqrt((edge / 2) ** 2 + height**2))
 
@@ -78,10 +78,10 @@ def _padded_distance(first, second):
     first, second = str(first), str(second)
     size = max(len(first), len(second))
     return sum([abs(int(a) - int(b)) for a, b in zip(first.zfill(size), second.zfill(size))])
-'''
+"""
 """Readings of Mbpp/581 and Mbpp/558 that EvalPlus accepts beside the reference's."""
 
-RUN = '''
+RUN = """
 import copy
 import json
 import math
@@ -109,12 +109,10 @@ def _check(text):
         found = _answer(*copy.deepcopy(given))
         wanted = {reference}(*copy.deepcopy(given))
         assert {rule}, "input %d: expected %s" % (number, str(wanted)[:100])
-'''
+"""
 
 
-def plus_tests(
-    row: Mapping[str, Any], index: int, name: str, inputs: Callable[[Sequence[Any]], list[Any]]
-) -> tuple[str, str, str]:
+def plus_tests(row: Mapping[str, Any], index: int, name: str, inputs: Callable[[Sequence[Any]], list[Any]]) -> tuple[str, str, str]:
     """Return (common part, base tests, plus tests) of an EvalPlus row.
 
     Args:
@@ -129,9 +127,7 @@ def plus_tests(
     entry = required(row, "entry_point", index, name, kind=str)
     reference = required(row, "prompt", index, name, kind=str) + required(row, "canonical_solution", index, name, kind=str)
     atol = required(row, "atol", index, name, kind=(int, float))
-    common = RUN.format(
-        entry=entry, atol=repr(atol), reference=entry, rule=RULES.get(entry, "_same(found, wanted, atol)")
-    )
+    common = RUN.format(entry=entry, atol=repr(atol), reference=entry, rule=RULES.get(entry, "_same(found, wanted, atol)"))
     parts = []
     for column in ("base_input", "plus_input"):
         given = required(row, column, index, name, kind=list) if row.get(column) != {} else []

@@ -47,9 +47,7 @@ class HumanEval:
         return [judge_completion(item, sample, setting) for sample in outputs]
 
 
-def function_item(
-    name: str, row: Mapping[str, Any], index: int, options: Mapping[str, Any], tests: tuple[str, ...]
-) -> Item:
+def function_item(name: str, row: Mapping[str, Any], index: int, options: Mapping[str, Any], tests: tuple[str, ...]) -> Item:
     """Return the item of a row whose prompt is code up to a function's docstring; `prompt` is kept in its meta."""
     prompt = required(row, "prompt", index, name, kind=str)
     gold = required(row, "canonical_solution", index, name, kind=str)
@@ -100,6 +98,4 @@ def judge_completion(
 ) -> Verdict | Execution:
     """Judge a text that answers a prompt made of code: helpers and imports of the prompt stand before the program."""
     prompt = item.example.meta["prompt"]
-    return judge_program(
-        item, sample, setting, prompt=prompt, prefix=prompt + "    pass\n\n", tests=tests, metric=metric
-    )
+    return judge_program(item, sample, setting, prompt=prompt, prefix=prompt + "    pass\n\n", tests=tests, metric=metric)

@@ -65,10 +65,7 @@ class LeetCode:
     def judge(self, item: Item, outputs: Sequence[Sample], setting: Setting) -> list[Verdict | Execution]:
         """Run the classes of the stub (ListNode) followed by the extracted code."""
         stub = item.example.meta["prompt"]
-        return [
-            judge_program(item, sample, setting, prompt=stub, prefix=classes_of(stub), library=LIBRARY)
-            for sample in outputs
-        ]
+        return [judge_program(item, sample, setting, prompt=stub, prefix=classes_of(stub), library=LIBRARY) for sample in outputs]
 
 
 def classes_of(stub: str) -> str:

@@ -35,7 +35,7 @@ WITHOUT = (
     "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample inputs). "
     "Enclose your code within delimiters as follows."
 )
-CALL = '''
+CALL = """
 import json
 try:
     _answer = Solution().{name}
@@ -44,7 +44,7 @@ except NameError:
 _found = _answer(*[json.loads(_line) for _line in {lines!r}])
 _found = list(_found) if isinstance(_found, tuple) else _found
 assert _found == json.loads({wanted!r})
-'''
+"""
 DEEP = "import sys\nsys.setrecursionlimit(50000)\n"
 
 
@@ -74,9 +74,7 @@ class LiveCodeBench:
         """Run every sample on every case."""
         cases = json.loads(item.example.meta["cases"])
         jobs = [_job(case, item.example.meta["function"], setting.limits) for case in cases]
-        return [
-            judge_runs(item, sample, jobs, accepts=same_numbers, prefix=DEEP, library=LIBRARY) for sample in outputs
-        ]
+        return [judge_runs(item, sample, jobs, accepts=same_numbers, prefix=DEEP, library=LIBRARY) for sample in outputs]
 
 
 def _item(row: Mapping[str, Any], index: int, date: str) -> Item:

@@ -36,9 +36,7 @@ def item_from_problem(row: Mapping[str, Any], index: int, benchmark: str, needs:
     )
 
 
-def required(
-    row: Mapping[str, Any], field: str, index: int, benchmark: str, *others: str, kind: type | tuple[type, ...] = object
-) -> Any:
+def required(row: Mapping[str, Any], field: str, index: int, benchmark: str, *others: str, kind: type | tuple[type, ...] = object) -> Any:
     """Return the first of the named columns that a row has.
 
     Args:
