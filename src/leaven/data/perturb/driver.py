@@ -25,8 +25,8 @@ from leaven.core.types import Example
 from leaven.data.perturb.operation import PERTURBATIONS, Change, Expect, Operation, Skip, check_operations
 from leaven.errors import StudyError
 
-TRIES = 20
-"""How often a change that must break a test is drawn anew before an example is skipped."""
+ROUNDS = (1, 3, 6, 10)
+"""How many draws are run at once, round after round, until one breaks a test; then an example is skipped."""
 
 MEASURED = ("fail", "error")
 UNPROVEN = "not proven"
@@ -88,7 +88,8 @@ class Lab:
         keys = [self._key(e) for e in examples]
         new = list(dict.fromkeys(k for k in keys if k not in known))
         jobs = [Job(id=str(n), program=p, tests=t, entry_point=e) for n, (p, t, e) in enumerate(new)]
-        for key, result in zip(new, execute(jobs, workers=self.workers, tier=self.tier, stop=self.stop), strict=True):
+        results = execute(jobs, workers=self.workers, tier=self.tier, stop=self.stop) if jobs else ()
+        for key, result in zip(new, results, strict=True):
             known[key] = Seen(result.status, result.stdout_tail)
         return [known[k] for k in keys]
 
@@ -190,9 +191,7 @@ def _why(problem: Skip | RecursionError) -> str:
 class _Pass:
     """One operation over all examples."""
 
-    def __init__(
-        self, operation: Operation, examples: list[Example], seed: int, lab: Lab | None, tell: Callable[[int, str], None]
-    ) -> None:
+    def __init__(self, operation: Operation, examples: list[Example], seed: int, lab: Lab | None, tell: Callable[[int, str], None]) -> None:
         self.operation, self.lab, self.tell, self.seed = operation, lab, tell, seed
         self.kind = PERTURBATIONS.get(operation.name)()
         self.options = _options(self.kind, operation)
@@ -268,8 +267,8 @@ class _Pass:
     def _proven(self, proposals: Mapping[int, Change], lab: Lab) -> dict[int, Change]:
         """Return the proposals that execution does not disprove."""
         places = list(proposals)
-        before = lab.run([self.examples[p] for p in places])
-        after = lab.run([proposals[p].example for p in places])
+        seen = lab.run([*(self.examples[p] for p in places), *(proposals[p].example for p in places)])
+        before, after = seen[: len(places)], seen[len(places) :]
         accepted: dict[int, Change] = {}
         for place, old, new in zip(places, before, after, strict=True):
             decision = self.decisions[place]
@@ -306,26 +305,27 @@ class _Pass:
                 del proposals[place]
         broken: dict[int, Change] = {}
         crashing: dict[int, Change] = {}  # raises instead of answering wrongly: taken where no wrong answer is found
-        for _ in range(TRIES):
-            results = lab.run([c.example for c in proposals.values()])
-            for (place, change), seen in zip(list(proposals.items()), results, strict=True):
+        for size in ROUNDS:
+            drawn = [(p, c) for p, first in proposals.items() for c in (first, *self._more(p, size - 1))]
+            for (place, change), seen in zip(drawn, lab.run([c.example for _, c in drawn]), strict=True):
                 if seen.status == "fail":
-                    broken[place] = change
-                    del proposals[place]
+                    broken.setdefault(place, change)
                 elif seen.status == "error":
                     crashing.setdefault(place, change)
-            if not proposals:
-                break
-            for place in list(proposals):
-                if (again := self._propose(place)) is not None:
-                    proposals[place] = again
-        broken |= {place: crashing[place] for place in proposals if place in crashing}
-        for place in broken:
-            self.decisions[place].after = "error" if place in proposals else "fail"
-        for place in [p for p in proposals if p not in broken]:
+            proposals = {p: (self._more(p, 1) or [c])[0] for p, c in proposals.items() if p not in broken}
+        for place in proposals:
             decision = self.decisions[place]
-            decision.outcome, decision.reason, decision.after = "skipped", f"no mistake made a test fail: {TRIES} tried", "pass"
-        return {p: broken[p] for p in sorted(broken)}
+            if place not in crashing:
+                decision.outcome, decision.after = "skipped", "pass"
+                decision.reason = f"no mistake made a test fail: {sum(ROUNDS)} tried"
+        found = {p: "fail" for p in broken} | {p: "error" for p in proposals if p in crashing}
+        for place, status in found.items():
+            self.decisions[place].after = status
+        return {p: broken.get(p) or crashing[p] for p in sorted(found)}
+
+    def _more(self, place: int, count: int) -> list[Change]:
+        """Return further draws for an example."""
+        return [c for _ in range(count) if (c := self._propose(place)) is not None]
 
 
 def summary(operations: Sequence[Operation], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -354,5 +354,3 @@ def summary(operations: Sequence[Operation], rows: Sequence[Mapping[str, Any]]) 
             }
         )
     return report
-
-

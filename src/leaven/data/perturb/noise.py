@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import keyword
+import re
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -119,9 +120,7 @@ def _draw(
     return edits
 
 
-def _edit(
-    kind: str, code: str, words: Words, place: int, returns: Mapping[int, tuple[int, int]], random: Random
-) -> Edit:
+def _edit(kind: str, code: str, words: Words, place: int, returns: Mapping[int, tuple[int, int]], random: Random) -> Edit:
     token, first, last = words[place]
     if kind == "flip_operator":
         return first, last, random.choice(_FLIPS[token.string])
@@ -130,7 +129,8 @@ def _edit(
         return begin, end, random.choice([w for w in _WRONG if w != code[begin:end]])
     spaced = code[first - 1 : first] == " " and code[last : last + 1] in (" ", "\n", "")
     if kind == "drop_token":
-        return first - spaced, last, ""
+        glued = re.match(r"\w\w", code[first - 1 : first] + code[last : last + 1])
+        return first - spaced, last, " " if glued else ""
     if spaced and token.string in _SPACED and random.random() < 0.5:
         return first - 1, first, ""
     return first, first, " "

@@ -140,8 +140,7 @@ def _fields(given: Any, place: str) -> tuple[str, Any, Mapping[str, Any]]:
     for key in given:
         if key not in ("name", "rate", "options"):
             raise StudyError(
-                f"{place}: a perturbation has name, rate and options, found {key!r}."
-                f"{did_you_mean(str(key), ('name', 'rate', 'options'))}"
+                f"{place}: a perturbation has name, rate and options, found {key!r}.{did_you_mean(str(key), ('name', 'rate', 'options'))}"
             )
     name, options = given.get("name"), given.get("options") or {}
     if not isinstance(name, str) or not isinstance(options, Mapping):
@@ -190,8 +189,6 @@ def _words(option: Option) -> str:
 
 def _check_allowed(option: Option, value: str, place: str) -> None:
     if option.allowed and value not in option.allowed:
-        raise StudyError(
-            f"{place}: expected one of {', '.join(option.allowed)}, found {value!r}.{did_you_mean(value, option.allowed)}"
-        )
+        raise StudyError(f"{place}: expected one of {', '.join(option.allowed)}, found {value!r}.{did_you_mean(value, option.allowed)}")
     if not option.allowed and not value.split():
         raise StudyError(f"{place}: expected a text, found {value!r}")

@@ -128,7 +128,8 @@ def kept_names(tree: ast.Module, names: Names, example: Example, options: Mappin
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "__main__":
             kept.module.add(node.attr)
         elif isinstance(node, Function) and (node.name.startswith("test_") or not all(map(_passes_on, node.decorator_list))):
-            kept.functions.add(id(node))
+            kept.functions.add(id(node))  # pytest finds tests and fixtures by name
+            kept.module |= {node.name} if node.name.startswith("test_") else set()
         elif isinstance(node, ast.ClassDef) and not _own_class(node, names):
             kept.functions |= {id(n) for n in node.body if isinstance(n, Function)}
     return kept
@@ -281,7 +282,7 @@ def _renamed(program: Program, wanted: Sequence[Binding], renamed: Mapping[int, 
     expected = ast.dump(program.tree)
     doubtful = {id(p.fstring) for p, _, _ in places if p.fstring is not None and spans[id(p)] is None}
     every = {id(p.fstring) for p, _, _ in places if p.fstring is not None}
-    for rewritten in ([doubtful] if doubtful == every else [doubtful, every]):
+    for rewritten in [doubtful] if doubtful == every else [doubtful, every]:
         code = rewrite(program.code, _edits(program, places, spans, rewritten))
         try:
             if ast.dump(parse(code)) == expected:

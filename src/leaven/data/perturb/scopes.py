@@ -95,6 +95,7 @@ class _Collector:
         self.scope = Scope("module", tree)
         self.names = Names(module=self.scope, scopes={id(tree): self.scope})
         self.uses: list[tuple[Scope, str, Place]] = []
+        self.reads: list[tuple[Scope, str]] = []
         self.calls: list[tuple[Scope, ast.Call]] = []
         self.fstring: ast.JoinedStr | None = None
         self.keyword_fstrings: dict[int, ast.JoinedStr | None] = {}
@@ -142,9 +143,15 @@ class _Collector:
 
     def on_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
+            self.reads.append((self.scope, node.id))
             self.uses.append((self.scope, node.id, self.here(node, "id")))
         else:
             self.bind(node.id, "variable", self.here(node, "id"))
+
+    def on_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name):
+            self.reads.append((self.scope, node.target.id))
+        self.children(node)
 
     def on_FunctionDef(self, node: Function) -> None:
         self.visit_all(node.decorator_list)
@@ -301,13 +308,10 @@ class _Collector:
         return None
 
     def read_in_classes(self) -> Iterator[int]:
-        """Yield the ids of outer bindings that a class body could mean by a name it binds itself (`x = x`)."""
-        for scope, name, place in self.uses:
-            read = isinstance(getattr(place.node, "ctx", None), ast.Load)
-            if scope.kind == "class" and read and name in scope.names and scope.parent is not None:
-                outer = self.find(scope.parent, name)
-                if outer is not None:
-                    yield id(outer)
+        """Yield the ids of global bindings that a class body may mean by a name it binds itself (`x = x` reads the global)."""
+        for scope, name in self.reads:
+            if scope.kind == "class" and name in scope.names and name in self.names.module.names:
+                yield id(self.names.module.names[name])
 
     def give_keywords(self, scope: Scope, call: ast.Call) -> None:
         """Give a call's keyword arguments to the parameters they fill; those of unknown functions are strays."""

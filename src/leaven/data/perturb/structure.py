@@ -72,7 +72,7 @@ def shuffled_tokens(program: Program, random: Random) -> str:
     random.shuffle(texts)
     pieces, at = [], 0
     for (first, last), text in zip(spans, texts, strict=True):
-        glue = " " if pieces and at == first and pieces[-1][-1:].isidentifier() and text[:1].isidentifier() else ""
+        glue = " " if pieces and at == first and re.match(r"\w\w", pieces[-1][-1:] + text[:1]) else ""
         pieces += [program.code[at:first], glue + text]
         at = last
     return "".join([*pieces, program.code[at:]])
