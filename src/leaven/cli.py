@@ -201,48 +201,84 @@ def execute(
 
 @app.command()
 def evaluate(
-    benchmark: Annotated[
-        str, typer.Option(help="program, answer, humaneval, mbpp, gsm8k, folio ...", show_default=False)
-    ],
     items: Annotated[
-        Path, typer.Option(help="The benchmark's rows (JSONL, JSON, Parquet, also .gz).", show_default=False)
+        Path,
+        typer.Option(
+            help="The benchmark's rows (JSONL, JSON, Parquet, also .gz), or your own {id, prompt, tests, entry_point}.",
+            show_default=False,
+        ),
     ],
+    benchmark: Annotated[
+        str, typer.Option(help="program, humaneval, humaneval_plus, mbpp, leetcode, multipl_e ... (docs/benchmarks.md).")
+    ] = "program",
     model: Annotated[Path | None, typer.Option(help="A model folder.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Ready answers: rows {id, completion}.")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for samples.jsonl and verdicts.jsonl.")] = Path(
-        "evaluation"
-    ),
-    format: Annotated[str, typer.Option(help="Prompt format of a model.")] = "auto",
-    metric: Annotated[
-        list[str] | None, typer.Option(help="Metric; repeatable; default is the benchmark's own.")
+    predictions: Annotated[
+        Path | None, typer.Option(help="Ready answers: rows {id, completion}; several rows of an id are several samples.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first items.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest completion.")] = 512,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    n: Annotated[int, typer.Option(help="Samples per item.")] = 1,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for samples, verdicts, results and generations; a run goes on there.")
+    ] = Path("evaluation"),
+    format: Annotated[str, typer.Option(help="Prompt format of a model.")] = "auto",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the benchmark (prompt=chat ...); repeatable.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Metric; repeatable; default is the benchmark's own, and bits_per_byte.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first items.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest completion.")] = 512,
+    temperature: Annotated[str, typer.Option(metavar="T[,T...]", help="0 is greedy; several make a sweep.")] = "0",
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
+    n: Annotated[int, typer.Option(min=1, help="Samples per item.")] = 1,
+    k: Annotated[str, typer.Option(metavar="K[,K...]", help="pass@k; default 1 and n.", show_default=False)] = "",
     seed: Annotated[int, typer.Option(help="Seed of sampling.")] = 0,
+    limits: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Sandbox limit (cpu_s=10 ...); repeatable.")
+    ] = None,
+    tier: Annotated[str, typer.Option(help="Sandbox tier: auto, A, B, C or D (see doctor).")] = "auto",
+    as_json: JsonOption = False,
 ) -> None:
-    """Score a model folder, or ready predictions, on one benchmark file."""
-    from leaven.api.shown import evaluation_text
+    """Score a model folder, or ready predictions, on one benchmark file; the same command goes on where it stopped."""
+    from leaven.api.evaluated import evaluation_text, notes
 
-    print(
-        evaluation_text(
-            leaven.evaluate(
-                benchmark,
-                items,
-                model=model,
-                predictions=predictions,
-                out=out,
-                format=format,
-                metrics=metric,
-                limit=limit,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                n=n,
-                seed=seed,
-            )
+    with notes() as progress:
+        found = leaven.evaluate(
+            benchmark,
+            items,
+            model=model,
+            predictions=predictions,
+            out=out,
+            format=format,
+            metrics=metric,
+            options=_pairs(option, "--option"),
+            limit=limit,
+            max_new_tokens=max_new_tokens,
+            temperature=_numbers(temperature, "--temperature", float),
+            top_p=top_p,
+            n=n,
+            k=_numbers(k, "--k", int),
+            seed=seed,
+            limits={name: _numbers(value, f"--limits {name}", float)[0] for name, value in _pairs(limits, "--limits").items()},
+            tier=tier,
+            progress=progress,
         )
-    )
+    print(json.dumps(found.plain(), indent=1) if as_json else evaluation_text(found))
+
+
+def _pairs(texts: list[str] | None, what: str) -> dict[str, str]:
+    """Return NAME=VALUE options as a mapping."""
+    for text in texts or ():
+        if "=" not in text:
+            raise typer.BadParameter(f"{what}: expected NAME=VALUE, found {text!r}")
+    return dict(text.split("=", 1) for text in texts or ())
+
+
+def _numbers(text: str, what: str, kind: type) -> list[Any]:
+    """Return a comma-separated list of numbers."""
+    try:
+        return [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise typer.BadParameter(f"{what}: expected numbers such as 1 or 1,10, found {text!r}") from None
 
 
 @app.command()

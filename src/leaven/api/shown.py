@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from leaven.api.doctor import Check
-    from leaven.api.evaluating import Evaluation
     from leaven.api.executing import Executed
     from leaven.api.planning import PlanReport
     from leaven.api.running import RunResult
@@ -283,26 +282,6 @@ def executed_text(found: Executed) -> str:
     """Return how programs ended and where their verdicts are."""
     rows = [[name, str(count)] for name, count in found.by_verdict.items()]
     return f"{columns(rows, ('verdict', 'programs'))}\n{found.judged} judged now, {found.found} known before\nverdicts: {found.out}"
-
-
-def evaluation_text(found: Evaluation) -> str:
-    """Return the scores of an evaluation and where its rows are."""
-    rows = []
-    for metric, score in found.scores.items():
-        low, high = score["low"], score["high"]
-        rows.append(
-            [
-                metric,
-                _number(score["mean"]),
-                f"[{low:.3f}, {high:.3f}]" if low is not None and high is not None else "",
-                str(score["n"]),
-                str(score["not_measured"]),
-            ]
-        )
-    ended = ", ".join(f"{n} {status}" for status, n in sorted(found.by_status.items(), key=lambda pair: -pair[1]))
-    return (
-        f"{columns(rows, (found.benchmark, 'mean', '95 % interval', 'n', 'not measured'))}\n{ended}\nrows: {found.out}"
-    )
 
 
 def checks_text(checks: Sequence[Check]) -> str:

@@ -136,9 +136,9 @@ def _wilson(p: float, n: float, df: int | None) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class GenerationSet:
-    """One model's samples at one temperature and what was said of them; `n` is the number planned per item."""
+    """One model's samples at one temperature (None: unknown) and what was said of them; `n` is the number planned per item."""
 
-    temperature: float
+    temperature: float | None
     n: int
     samples: Sequence[Sample]
     verdicts: Sequence[Verdict]
