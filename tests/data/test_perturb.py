@@ -12,7 +12,7 @@ import pytest
 
 from leaven.core.step import StepContext
 from leaven.core.tables import PERTURBED, read_examples, write_examples
-from leaven.core.types import Example
+from leaven.core.types import Example, Turn
 from leaven.data.formats import FORMATS
 from leaven.data.perturb import check_operations, perturb, perturb_code, perturb_examples
 from leaven.data.sources.world.build import generate
@@ -183,6 +183,51 @@ def test_other_languages_are_skipped() -> None:
     assert (row["outcome"], row["reason"]) == ("skipped", "not Python: ruby")
 
 
+# ---- where the code stands -----------------------------------------------------------------------------------------
+
+ANSWER = (
+    "Use a loop:\n```python\ntotal = 0  # sum\nfor i in range(3):\n    total += i\nprint(total)\n```\n"
+    "or # this:\n```js\nlet a = 1 // # x\n```\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        (Example(id="1", source="s", answer=ANSWER), ANSWER.replace("  # sum", "")),
+        (Example(id="2", source="s", answer="x = 1  # c\nprint(x)"), "x = 1\nprint(x)"),
+        (Example(id="3", source="s", text="# a\ny = 2 # b\n"), "y = 2\n"),
+        (Example(id="4", source="s", turns=(Turn(role="user", content="# no\nz = 1"), Turn(role="assistant", content=ANSWER))), "total"),
+    ],
+)
+def test_code_is_found_where_instruction_data_and_corpora_keep_it(example: Example, expected: str) -> None:
+    (new,), (row,) = perturb_examples([example], ["remove_comments"], 0)
+    assert row["outcome"] == "changed" and row["status_after"] == "pass"
+    if example.turns:
+        assert new.turns[0] == example.turns[0] and new.turns[1].content == ANSWER.replace("  # sum", "")
+    else:
+        assert expected in (new.answer, new.text)
+    assert new.code == ""
+
+
+@pytest.mark.parametrize("text", ["The answer is # 3.", "42", "Paris", "```js\nlet a = 1 # c\n```", "```python\nx = # broken\n```\n"])
+def test_prose_and_other_languages_are_not_code(text: str) -> None:
+    (same,), (row,) = perturb_examples([Example(id="1", source="s", answer=text)], ["remove_comments"], 0)
+    assert same.answer == text and row["outcome"] == "skipped" and row["reason"].split(":")[0] in ("no code", "does not parse")
+
+
+def test_what_runs_before_the_code_counts_for_the_proof() -> None:
+    example = Example(
+        id="1",
+        source="s",
+        code="def f(x):\n    return sqrt(x)  # c\n",
+        tests=("assert f(4) == 2",),
+        meta={"prelude": "from math import sqrt"},
+    )
+    _, (row,) = perturb_examples([example], ["remove_comments"], 0)
+    assert (row["status_before"], row["status_after"]) == ("pass", "pass")
+
+
 # ---- the step ------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +255,20 @@ def test_a_stop_ends_the_step_without_output(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         perturb({"operations": ["remove_comments"], "seed": 0}, {"examples": tmp_path / "in"}, tmp_path, StepContext(stop=lambda: True))
     assert not (tmp_path / "examples.parquet").exists()
+
+
+def test_verdicts_survive_a_stop(tmp_path: Path) -> None:
+    write_examples(tmp_path / "in/examples.parquet", PIPELINES)
+    log = tmp_path / "_resume/verdicts.jsonl"
+    stop = StepContext(stop=lambda: log.is_file() and log.read_text().count("\n") >= 20)
+    spec = {"operations": ["remove_comments", "remove_signatures"], "seed": 0}
+    with pytest.raises(Interrupted):
+        perturb(spec, {"examples": tmp_path / "in"}, tmp_path, stop)
+    kept = log.read_text().splitlines()
+    assert len(kept) >= 20 and not (tmp_path / "perturbed.parquet").exists()
+    perturb(spec, {"examples": tmp_path / "in"}, tmp_path, StepContext())
+    lines = log.read_text().splitlines()
+    assert lines[: len(kept)] == kept and len({json.loads(line)["key"] for line in lines}) == len(lines)
 
 
 def test_a_plugin_brings_a_perturbation(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Examples -> examples with changed code or thought: comments, docstrings, signatures, names, noise, mistakes, filler.
 
-One perturbation is one small class in a file beside this one (contract: operation.py); driver.py draws the examples it
+One perturbation is one small class in a file beside this one (contract: operation.py); passes.py draws the examples it
 changes and proves each change by execution; the step here does so for a source and writes what became of every row. The
 same operations change the programs of a model, or gold ones, before they are scored (`perturb_code`).
 Ablations of Liu et al. 2025, section 5.3 (Figs. 7 and 8): inconsistent code, annotation removal, identifier attack.
@@ -47,7 +47,7 @@ def perturb(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
 
     Raises:
         StudyError: an operation is unknown or misspelt.
-        Interrupted: `ctx.stop` turned true; nothing is written.
+        Interrupted: `ctx.stop` turned true; verdicts so far lie under `out`/_resume and are not taken again.
     """
     load_plugins(inputs)
     operations = check_operations(spec["operations"])
@@ -58,6 +58,7 @@ def perturb(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
         prove=spec.get("prove", True),
         tier=ctx.runtime.sandbox_tier,
         workers=ctx.runtime.threads,
+        log=out / "_resume" / "verdicts.jsonl",
         stop=ctx.stop,
         progress=ctx.progress,
     )

@@ -1,7 +1,7 @@
 """Code that passes its tests -> the same code with a small mistake in it, so that it fails them ("inconsistent").
 
 Mutation operators of the kind people make: another comparison, operator or constant, negated conditions, two elements
-or arguments exchanged, a wrong variable, a lost statement. Each call draws one or two mistakes; driver.py draws until a
+or arguments exchanged, a wrong variable, a lost statement. Each call draws one or two mistakes; passes.py draws until a
 test fails, so the change is proven, and the subset has the ids and the size of the original (Liu et al. 2025, Fig. 7
 left, trains on solutions that fail their tests). Layout, names and everything else stay.
 Not covered: noise that need not break anything (noise.py).
@@ -47,6 +47,7 @@ class Inconsistent:
 
     options: Mapping[str, Option] = {"mistakes": Option(MISTAKES, MISTAKES)}
     rate_of = "examples"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "fails"

@@ -49,6 +49,7 @@ class Noise:
 
     options: Mapping[str, Option] = {"kinds": Option(KINDS, KINDS)}
     rate_of = "tokens"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "same" if list(options["kinds"]) == ["style"] else "anything"

@@ -4,7 +4,7 @@ A perturbation is a small class registered with `@PERTURBATIONS("name")` and bui
 `Change`, or raises `Skip` with the reason why this example stays as it is. `expects` says what the proof demands of the
 tests afterwards: the same verdict as before, a failure, or nothing (it is recorded). Options are declared, so that a
 misspelt one is refused before anything runs.
-Not covered: drawing examples at a rate and proving changes (driver.py).
+Not covered: drawing examples at a rate and proving changes (passes.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Option:
 class Perturbation(Protocol):
     """The contract; `rate_of` says what a study's `rate` is a share of.
 
-    With rate_of = tokens, `apply` finds the rate among its options under "rate".
+    With rate_of = tokens, `apply` finds the rate among its options under "rate". A class with `on = "code"` changes nothing but
+    `example.code`; it is then also given the code that instruction data keeps in answers and turns (places.py).
     """
 
     options: ClassVar[Mapping[str, Option]]

@@ -13,7 +13,7 @@ import io
 import itertools
 import tokenize
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from leaven.data.perturb.operation import Skip
 
@@ -56,7 +56,7 @@ class Program:
             raise Skip(f"does not parse: {problem}") from None
         self._lines = self.code.split("\n")
         self._starts = [0, *itertools.accumulate(len(line) + 1 for line in self._lines)]
-        self._words = [(t, *self.token_span(t)) for t in self.tokens if t.type not in _LAYOUT and t.string]
+        self._words = [(t, *self.token_span(t)) for t in _whole_strings(self.tokens) if t.type not in _LAYOUT and t.string]
         self._firsts = [first for _, first, _ in self._words]
 
     def at(self, line: int, column_bytes: int) -> int:
@@ -87,6 +87,22 @@ class Program:
     def words_between(self, first: int, last: int) -> list[tuple[tokenize.TokenInfo, int, int]]:
         """Return the words that begin at or after `first` and before `last`."""
         return self._words[bisect.bisect_left(self._firsts, first) : bisect.bisect_left(self._firsts, last)]
+
+
+def _whole_strings(tokens: list[tokenize.TokenInfo]) -> Iterator[tokenize.TokenInfo]:
+    """Yield the tokens with each f-string as one: from Python 3.12 on its parts are tokens, which no edit may tear apart."""
+    depth, start = 0, None
+    for token in tokens:
+        name = tokenize.tok_name[token.type]
+        depth += name in ("FSTRING_START", "TSTRING_START")
+        start = token if depth and start is None else start
+        if start is None:
+            yield token
+        if name in ("FSTRING_END", "TSTRING_END"):
+            depth -= 1
+            if depth == 0 and start is not None:
+                yield tokenize.TokenInfo(tokenize.STRING, "f-string", start.start, token.end, start.line)
+                start = None
 
 
 def parse(code: str) -> ast.Module:

@@ -6,7 +6,7 @@ must stay, so a name is kept where something outside could use it: builtins, imp
 and keywords used by tests, doctests or text that is code (`__all__`, getattr, timeit); keywords given to functions that are
 not known; parameters of functions with unknown decorators or of methods that a foreign base class calls. Programs that look
 names up as they run (exec, eval, locals, globals, vars) are skipped. The edited text is parsed and must equal the renamed
-tree; execution in driver.py is the second proof.
+tree; execution in passes.py is the second proof.
 Not covered: names in comments, docstrings and thoughts, which stay.
 """
 
@@ -61,6 +61,7 @@ class RenameIdentifiers:
         "entry_point": Option(False),
     }
     rate_of = "examples"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "same"

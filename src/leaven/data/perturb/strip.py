@@ -1,7 +1,7 @@
 """Code -> the same code without comments, without docstrings, or without its signatures (Liu et al. 2025, Fig. 7 right).
 
 Comments and docstrings are separate switches: removing comments leaves the syntax tree equal, removing docstrings
-leaves it equal but for them; both are checked on the tree, and by execution in driver.py. The signature of a function
+leaves it equal but for them; both are checked on the tree, and by execution in passes.py. The signature of a function
 or class (decorators and head) is cut with its body moved left, or replaced by a placeholder without name and
 parameters; bodies keep every statement. What is left usually does not run, which the proof records.
 Not covered: which characters are a signature or comment for the loss mask (formats.split_code).
@@ -31,6 +31,7 @@ class RemoveComments:
 
     options: Mapping[str, Option] = {}
     rate_of = "examples"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "same"
@@ -46,6 +47,7 @@ class RemoveDocstrings:
 
     options: Mapping[str, Option] = {}
     rate_of = "examples"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "same"
@@ -65,6 +67,7 @@ class RemoveSignatures:
 
     options: Mapping[str, Option] = {"form": Option("cut", ("cut", "placeholder"))}
     rate_of = "examples"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "anything"

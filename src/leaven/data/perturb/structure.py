@@ -38,6 +38,7 @@ class Structure:
 
     options: Mapping[str, Option] = {"form": Option("shuffled_tokens", FORMS)}
     rate_of = "examples"
+    on = "code"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
         return "anything"
