@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What `attribute` brings back: the folder, its table, the page with token strips (None at instance level)."""
+    """What `attribute` brings back: the folder, its table, the page with token strips (None at instance level), and
+    what happened in the store of gradients (None without one)."""
 
     folder: Path
     table: Path
     page: Path | None
+    store: dict[str, Any] | None = None
 
     def top(self, n: int = 10) -> pl.DataFrame:
         """Return the `n` most helpful texts of every query by the curvature method."""
@@ -54,6 +56,9 @@ def attribute(
     baselines: Sequence[str] = (),
     format: str = "auto",
     seed: int = 0,
+    dtype: Literal["fp32", "bf16"] = "fp32",
+    store: Path | str | None = None,
+    budget: str | None = None,
     threads: int = 1,
     device: str = "cpu",
     log: Callable[[str], None] | None = None,
@@ -76,6 +81,10 @@ def attribute(
         baselines: Also score by these (gradient_dot, gradient_cosine, bm25, loss, length, random).
         format: How rows become text.
         seed: Of label draws and random scores.
+        dtype: Of matrix products; sums are fp32.
+        store: Folder where training gradients are kept, so that another query set needs no pass over the training rows,
+            new rows alone are added, and a stop at any moment loses one batch at most.
+        budget: Most disk space of the store, such as 20GB; rows are kept as well as fits. None: half of the free space.
         threads: Of the tensor library.
         device: cpu, or a CUDA device.
         log: Receives lines of progress.
@@ -84,10 +93,15 @@ def attribute(
         DataError: A file is absent or has no usable row.
         StudyError: An option has no such value.
         BackendError: The model cannot be opened or has unsupported layers.
+        RefusedError: The gradients do not fit the budget or the disk.
     """
-    from leaven.attribution.run import attribute as step
+    from leaven.attribution.estimates import parse_bytes
+    from leaven.attribution.run import attribute_into
     from leaven.core.step import Resources, StepContext
 
+    if budget is not None and store is None:
+        raise StudyError("--budget: expected a folder for the store it limits, found none; add --store DIR")
+    budget_bytes = None if budget is None else parse_bytes(budget)
     if level not in ("instance", "segment", "token"):
         raise StudyError(f"--level: expected instance, segment or token, found {level!r}")
     folder = Path(out)
@@ -99,13 +113,14 @@ def attribute(
         "modules": modules, "fisher": fisher, "damping": {"rule": "relative", "value": damping}, "reduce": "sum",
         "queries": "single" if single else "aggregate", "level": level,
         "decompositions": list(decompositions), "keep": top,
-        "baselines": list(baselines), "seed": seed,
+        "baselines": list(baselines), "seed": seed, "dtype": dtype,
         "refine": {"passes": refine, "seed": seed} if refine else None,
     }  # fmt: skip
     page = folder / "strips.html"
     page.unlink(missing_ok=True)  # of an earlier call with another level
-    step(spec, inputs, folder, context)
-    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None)
+    place = None if store is None else Path(store)
+    report = attribute_into(spec, inputs, folder, context, store=place, budget_bytes=budget_bytes)
+    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"))
 
 
 def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) -> Path:

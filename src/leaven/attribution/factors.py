@@ -5,10 +5,9 @@ George et al. 2018): A = E[a a^T], S = E[g g^T] over positions with loss; A = Q_
 eigenvalues are refitted as Lambda_jk = E[(Q_S^T G Q_A)_jk^2] over texts with G the gradient of a whole text; then (H
 + d)^-1 V = Q_S [(Q_S^T V Q_A) / (Lambda + d)] Q_A^T. Layers are independent (Kou et al. 2025 use MLP layers only).
 The Fisher is "true" (labels drawn from the model with a named stream, so every pass sees the same labels) or
-"empirical" (data labels). Lambda rotates tokens or gradients, whichever takes fewer products: T(i^2 + o^2 + oi)
-against Toi + oi(i + o) per text. Padding and prompt positions contribute to neither A nor S; the text gradient in
-Lambda is exact, so it keeps what flows back through prompts. Not covered: coupling between layers (refine.py),
-several devices.
+"empirical" (data labels). Padding and prompt positions contribute to neither A nor S; the text gradient in
+Lambda is exact, so it keeps what flows back through prompts. Not covered: the sums themselves (sums.py), keeping the
+gradients (store.py), coupling between layers (refine.py), several devices.
 
 Shapes: D texts of a batch, o outputs, i inputs (with bias column), Q vectors.
 """
@@ -27,13 +26,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leaven.attribution.passes import Seen, Tracked, Vectors
+from leaven.attribution.sums import Covariances, add_squares, in_dtype, rotated
 from leaven.attribution.texts import BATCH_TOKENS, Text, label_draws, make_batches
 from leaven.core.step import StepContext
 from leaven.errors import DataError, StudyError
 
 Fisher = Literal["true", "empirical"]
-_HELD = 1 << 26
-"""Most numbers of one layer's text gradients held at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +93,25 @@ class Factors:
         """Return (H + d)^-1 V for V [o,i] or [Q,o,i] per layer."""
         return {n: b.unrotate(b.rotate(vectors[n]) / (b.eigenvalues + damping[n])) for n, b in self.blocks.items()}
 
+    def weigh(self, turned: Vectors, damping: Mapping[str, float]) -> Vectors:
+        """Return V / (Lambda + d) of vectors in the eigenbasis, which take its place."""
+        return {n: turned[n].div_(b.eigenvalues + damping[n]) for n, b in self.blocks.items()}
+
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
-        tensors = {
-            f"{n}|{part}": getattr(b, part).cpu().contiguous()
-            for n, b in self.blocks.items()
-            for part in ("q_out", "q_in", "eigenvalues")
-        }
+        tensors: dict[str, Tensor] = {}
+        place: dict[int, str] = {}
+        layers: dict[str, list[str]] = {}
+        for name, block in self.blocks.items():
+            layers[name] = []
+            for part in ("q_out", "q_in", "eigenvalues"):
+                x = getattr(block, part)
+                if id(x) not in place:  # layers with one input share its eigenvectors
+                    place[id(x)] = f"{name}|{part}"
+                    tensors[place[id(x)]] = x.cpu().contiguous()
+                layers[name].append(place[id(x)])
         facts = {"n_texts": self.n_texts, "fisher": self.fisher, "seed": self.seed}
-        save_file(tensors, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
+        save_file(tensors, path, metadata={"facts": json.dumps(facts, sort_keys=True), "layers": json.dumps(layers)})
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Factors:
@@ -111,14 +119,13 @@ class Factors:
         try:
             tensors = load_file(path, device=device)
             with safe_open(path, framework="pt") as handle:
-                facts = json.loads(handle.metadata()["facts"])
+                facts, layers = (json.loads(handle.metadata()[k]) for k in ("facts", "layers"))
         except Exception as error:  # safetensors raises its own bare types
             raise DataError(
                 f"{path}: expected factors written by leaven, {type(error).__name__}: {error}; delete the file "
                 "and run again"
             ) from error
-        names = sorted({key.split("|")[0] for key in tensors})
-        return cls({n: Block(*(tensors[f"{n}|{p}"] for p in ("q_out", "q_in", "eigenvalues"))) for n in names}, **facts)
+        return cls({n: Block(*(tensors[place] for place in places)) for n, places in layers.items()}, **facts)
 
 
 def fit_factors(
@@ -158,71 +165,18 @@ def fit_factors(
             done += len(batch.numbers)
             ctx.progress(done, len(texts), note)
 
-    covariances = _Covariances()
+    covariances = Covariances()
     each_batch(covariances.add, "covariances")
     bases = covariances.bases()
+    turns = in_dtype(bases, tracked.numbers)
     eigenvalues = {n: torch.zeros(tracked.shape(n), device=tracked.device) for n in tracked.names()}
 
     def refit(seen: Seen) -> None:
-        rotated: dict[int, Tensor] = {}
+        shared: dict[int, Tensor] = {}
         for name, total in eigenvalues.items():
-            _add_squares(total, seen, name, *bases[name], rotated)
+            for _, found in rotated(seen, name, turns[name], shared):
+                add_squares(total, found)
 
     each_batch(refit, "eigenvalues")
-    blocks = {n: Block(*bases[n], eigenvalues[n] / len(texts)) for n in tracked.names()}
+    blocks = {n: Block(bases[n].q_out, bases[n].q_in, eigenvalues[n] / len(texts)) for n in tracked.names()}
     return Factors(blocks, len(texts), fisher, seed)
-
-
-class _Covariances:
-    """Running sums of a a^T per distinct input and g g^T per layer, over positions with loss."""
-
-    def __init__(self) -> None:
-        self.inner: dict[str, Tensor] = {}
-        self.outer: dict[str, Tensor] = {}
-        self.leader: dict[str, str] = {}
-
-    def add(self, seen: Seen) -> None:
-        """Add one batch; layers with the same input share one sum."""
-        first: dict[int, str] = {}
-        for name, a in seen.inputs.items():
-            leader = self.leader[name] = first.setdefault(id(a), name)
-            if leader == name:
-                _add_gram(self.inner, name, seen.with_loss(a))
-            _add_gram(self.outer, name, seen.with_loss(seen.grads[name]))
-
-    def bases(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return (Q_S, Q_A) per layer."""
-        inner = {n: _eigenvectors(c) for n, c in self.inner.items()}
-        return {n: (_eigenvectors(c), inner[self.leader[n]]) for n, c in self.outer.items()}
-
-
-def _add_gram(sums: dict[str, Tensor], name: str, x_Rn: Tensor) -> None:
-    if name not in sums:
-        sums[name] = x_Rn.new_zeros(x_Rn.shape[1], x_Rn.shape[1])
-    sums[name].addmm_(x_Rn.t(), x_Rn)
-
-
-def _eigenvectors(gram: Tensor) -> Tensor:
-    """Return eigenvectors in columns; scale does not matter, so a unit mean keeps the numbers in range."""
-    scale = gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny)
-    return torch.linalg.eigh(((gram + gram.t()) / (2 * scale)).double())[1].to(gram.dtype)
-
-
-def _add_squares(
-    total_oi: Tensor, seen: Seen, name: str, q_out: Tensor, q_in: Tensor, rotated: dict[int, Tensor]
-) -> None:
-    """Add (Q_S^T G Q_A)^2 of every text of the batch."""
-    a, g = seen.inputs[name], seen.grads[name]
-    (o, i), texts = total_oi.shape, len(seen.batch.numbers)
-    by_token = len(a) * (i * i + o * o) <= texts * o * i * (o + i)
-    if by_token:
-        key = id(a)
-        if key not in rotated:
-            rotated[key] = a @ q_in
-        a, g = rotated[key], g @ q_out
-    g_DTo, a_DTi = seen.batch.by_document(g).transpose(1, 2), seen.batch.by_document(a)
-    step = max(1, _HELD // (o * i))
-    for begin in range(0, texts, step):
-        part = g_DTo[begin : begin + step] @ a_DTi[begin : begin + step]
-        part = part if by_token else q_out.t() @ part @ q_in
-        total_oi += part.square_().sum(0)

@@ -29,6 +29,7 @@ from leaven.attribution.texts import Batch
 from leaven.errors import BackendError, StudyError
 
 Modules = Literal["mlp", "linear", "linear+head"]
+Dtype = Literal["fp32", "bf16"]
 Vectors = dict[str, Tensor]
 """One tensor per tracked module: a gradient [o,i], or several [Q,o,i]."""
 HEAD = "head"
@@ -57,21 +58,26 @@ class Seen:
 class Tracked:
     """The tracked linear layers of an open local model (`backend.model` of lm/), and passes over them."""
 
-    def __init__(self, model: Any, modules: Modules = "mlp", layers: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: Any, modules: Modules = "mlp", layers: Sequence[int] | None = None, dtype: Dtype = "fp32"
+    ) -> None:
         """Choose layers.
 
         Args:
             model: TinyTrainable or HfTrainable.
             modules: which linear layers.
             layers: decoder layers by number; None = all.
+            dtype: fp32, or bf16 for products (the weights stay as they are; sums over tokens and texts are fp32).
 
         Raises:
-            StudyError: no layer is left, or `modules` is unknown.
+            StudyError: no layer is left, or `modules` or `dtype` is unknown.
             BackendError: experts, shared weights, or weights that are not floating point.
         """
         if modules not in ("mlp", "linear", "linear+head"):
             raise StudyError(f"modules: expected mlp, linear or linear+head, found {modules!r}")
-        self.model, self.modules = model, modules
+        if dtype not in ("fp32", "bf16"):
+            raise StudyError(f"dtype: expected fp32 or bf16, found {dtype!r}")
+        self.model, self.modules, self.dtype = model, modules, dtype
         self.layers = _linear_layers(model.module, modules == "mlp", layers)
         self.with_head = modules == "linear+head"
         _refuse_unsupported(model, self.layers, self.with_head)
@@ -91,6 +97,11 @@ class Tracked:
     def device(self) -> str:
         """Return where the model lies."""
         return str(self.head_weight.device)
+
+    @property
+    def numbers(self) -> torch.dtype:
+        """Return the dtype of a and g."""
+        return torch.bfloat16 if self.dtype == "bf16" else torch.float32
 
     def names(self) -> list[str]:
         """Return the names of the tracked modules."""
@@ -115,11 +126,29 @@ class Tracked:
         model and weights are square roots, so that E[G G^T] is the Gauss-Newton matrix of the weighted loss.
         """
         logits, inputs, outputs = self._forward(batch)
+        return self._backward(batch, logits, inputs, outputs, draws, keep_graph=False)
+
+    def backward_both(self, batch: Batch, draws: Tensor) -> tuple[Seen, Seen]:
+        """Run forward once and backward twice: with the data's labels, and with drawn ones (see `backward`)."""
+        logits, inputs, outputs = self._forward(batch)
+        of_data = self._backward(batch, logits, inputs, outputs, None, keep_graph=True)
+        of_draws = self._backward(batch, logits, inputs, outputs, draws, keep_graph=False)
+        return of_data, Seen(batch, of_data.inputs, of_draws.grads, of_draws.losses)
+
+    def _backward(
+        self,
+        batch: Batch,
+        logits: Tensor,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        draws: Tensor | None,
+        keep_graph: bool,
+    ) -> Seen:
         labels = batch.targets if draws is None else _drawn(logits, draws)
         weights = batch.weights if draws is None else batch.weights.clamp(min=0).sqrt()
         with torch.enable_grad():
             losses = F.cross_entropy(logits.float(), labels, reduction="none")
-            grads = torch.autograd.grad((losses * weights).sum(), list(outputs.values()))
+            grads = torch.autograd.grad((losses * weights).sum(), list(outputs.values()), retain_graph=keep_graph)
         return self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), losses)
 
     def gauss_newton(self, batch: Batch, directions: Vectors) -> Vectors:
@@ -154,15 +183,13 @@ class Tracked:
             moved = _with_bias(forward_ad.unpack_dual(a).primal, direction[name]) @ direction[name].t()
             return forward_ad.make_dual(primal, moved if tangent is None else tangent + moved)
 
-        kernels = getattr(self.model.module, "kernels", None)
         handles = [
             layer.register_forward_hook(lambda _, a, out, n=name: tilt(n, a[0], out))
             for name, layer in self.layers.items()
         ]
         try:
-            if kernels is not None:  # hand-written backward passes have no forward-mode derivative
-                self.model.module.kernels = "plain"
-            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            # hand-written backward passes have no forward-mode derivative
+            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), _plain_kernels(self.model.module, True):
                 hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
                 logits = F.linear(hidden, self.head_weight)
                 if self.with_head:
@@ -178,8 +205,6 @@ class Tracked:
         finally:
             for handle in handles:
                 handle.remove()
-            if kernels is not None:
-                self.model.module.kernels = kernels
 
     def loss_changes(self, batch: Batch, direction: Vectors) -> Tensor:
         """Return the change of every target's weighted loss along `direction`, [M]."""
@@ -189,9 +214,11 @@ class Tracked:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Return logits [M,V] at positions with loss, and the inputs and outputs of every tracked layer."""
-        with self._frozen(), self._captured() as (inputs, outputs):
-            hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
-            logits = F.linear(hidden, self.head_weight)
+        low = self.dtype == "bf16"
+        with self._frozen(), self._captured() as (inputs, outputs), _plain_kernels(self.model.module, low):
+            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=low):
+                hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
+                logits = F.linear(hidden, self.head_weight)
         if self.with_head:
             inputs[HEAD], outputs[HEAD] = hidden.detach(), logits
         return logits, inputs, outputs
@@ -205,9 +232,10 @@ class Tracked:
             key = id(inputs[name]), biased
             if key not in flat:
                 rows = inputs[name].flatten(0, -2)
+                rows = rows.to(self.numbers)
                 flat[key] = torch.cat([rows, rows.new_ones(len(rows), 1)], 1) if biased else rows
             found[name] = flat[key]
-        return Seen(batch, found, {n: grads[n].flatten(0, -2) for n in self.names()}, losses.detach())
+        return Seen(batch, found, {n: grads[n].flatten(0, -2).to(self.numbers) for n in self.names()}, losses.detach())
 
     @contextmanager
     def _captured(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
@@ -248,6 +276,20 @@ class Tracked:
         finally:
             for parameter in learning:
                 parameter.requires_grad_(True)
+
+
+@contextmanager
+def _plain_kernels(module: nn.Module, wanted: bool) -> Iterator[None]:
+    """Let the embedded model use ordinary operations, which have every derivative and take part in autocast."""
+    kernels = getattr(module, "kernels", None)
+    if not wanted or kernels is None:
+        yield
+        return
+    module.kernels = "plain"
+    try:
+        yield
+    finally:
+        module.kernels = kernels
 
 
 def _with_bias(a: Tensor, direction: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from leaven.attribution.passes import Tracked, Vectors
+from leaven.attribution.sums import Basis, in_dtype, rotated
 from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches
 from leaven.core.types import Item, Sample, Segment, Verdict
 from leaven.data.tokenizer import Tokenizer
@@ -39,15 +40,20 @@ def single_queries(texts: Sequence[Text]) -> list[Query]:
 
 
 def query_gradients(
-    tracked: Tracked, queries: Sequence[Query], reduce: Reduce = "sum", batch_tokens: int = BATCH_TOKENS
+    tracked: Tracked,
+    queries: Sequence[Query],
+    reduce: Reduce = "sum",
+    batch_tokens: int = BATCH_TOKENS,
+    bases: Mapping[str, Basis] | None = None,
 ) -> Vectors:
-    """Return d(-f)/dW of every query, [Q,o,i] per layer.
+    """Return d(-f)/dW of every query, [Q,o,i] per layer in fp32.
 
     Args:
         tracked: model and layers.
         queries: at least one, each with at least one text.
         reduce: "sum" or "mean" over the learned tokens of a text.
         batch_tokens: most padded tokens per batch.
+        bases: turn every gradient into this eigenbasis.
 
     Raises:
         DataError: no query, a query without texts, or a text that does not fit the model.
@@ -62,14 +68,21 @@ def query_gradients(
             texts.append(dataclasses.replace(text, weight=text.weight / (len(query.texts) * tokens)))
             owner.append(number)
     result = {n: torch.zeros(len(queries), *tracked.shape(n), device=tracked.device) for n in tracked.names()}
+    # a query of many texts is cheaper turned once than token by token
+    early = None if bases is None or len(texts) > 4 * len(queries) else in_dtype(bases, tracked.numbers)
     for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, device=tracked.device):
-        seen = tracked.backward(batch)
+        seen, shared = tracked.backward(batch), {}
         of = torch.tensor([owner[n] for n in batch.numbers], device=tracked.device)
         for name, total in result.items():
-            if len(queries) == 1:  # one product over all tokens; no gradient per text is formed
-                total[0].addmm_(seen.grads[name].t(), seen.inputs[name])
+            if len(queries) == 1 and early is None:  # one product over all tokens; no gradient per text is formed
+                total[0].add_(seen.grads[name].t() @ seen.inputs[name])
+            elif early is None:
+                total.index_add_(0, of, seen.text_gradients(name).float())
             else:
-                total.index_add_(0, of, seen.text_gradients(name))
+                for part, found in rotated(seen, name, early[name], shared):
+                    total.index_add_(0, of[part], found.float())
+    if bases is not None and early is None:
+        return {n: bases[n].q_out.t() @ v @ bases[n].q_in for n, v in result.items()}
     return result
 
 

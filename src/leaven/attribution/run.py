@@ -1,18 +1,19 @@
 """The attribution step: model + tokenised training texts + tokenised target texts -> influence.parquet.
 
-Factors are fitted first and kept (out/factors.safetensors), so a stopped run goes on with them and another query set
-on the same data can start from them. One pass over the training texts then scores every pair. Not covered: which
-texts to ask about (queries.py, api/attributing.py), roll-ups (levels.py).
+Two ways. Streamed: factors are fitted and kept (out/_resume, so a stopped run goes on with them), then one more pass
+over the training texts scores every pair. Stored: gradients are kept in a folder of their own (store.py) and every
+query set is scored from there; only the texts of pairs whose tokens are asked for, or whose rows are lossy, run
+again. Not covered: which texts to ask about (queries.py, api/attributing.py), roll-ups (levels.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ import numpy as np
 import polars as pl
 
 from leaven.attribution.baselines import GRADIENT, gradient_scores, plain_scores
+from leaven.attribution.estimates import Filling, estimate, measure_rates, plan_filling
 from leaven.attribution.factors import Damping, Factors, fit_factors
+from leaven.attribution.filling import fill
 from leaven.attribution.passes import Tracked, Vectors
 from leaven.attribution.queries import Query, query_gradients, single_queries
 from leaven.attribution.refine import Refinement, refine
 from leaven.attribution.scores import (
+    Extremes,
     Pair,
     Targets,
     counterfactual_table,
@@ -32,9 +36,11 @@ from leaven.attribution.scores import (
     ekfac_targets,
     influence_table,
     pairs,
+    refuse_dense,
 )
+from leaven.attribution.store import Identity, Store, text_keys
 from leaven.attribution.strips import strips_page, write_strips
-from leaven.attribution.texts import BATCH_TOKENS, Text, fit_to, load_texts, make_batches
+from leaven.attribution.texts import Text, fit_to, load_texts
 from leaven.core.hashing import digest, tree_digest
 from leaven.core.step import StepContext, step
 from leaven.core.tables import INFLUENCE, TIMINGS, write_table
@@ -42,29 +48,7 @@ from leaven.errors import DataError
 from leaven.lm.backend import open_backend
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What an attribution will take: gradient passes over tokens, and bytes; seconds follow once a rate is known."""
-
-    n_texts: int
-    n_tokens: int
-    n_parameters: int
-    passes: float
-    memory_bytes: int
-    disk_bytes: int
-
-    def sentence(self, seconds_per_token: float) -> str:
-        """Return the estimate in words, given the measured cost of a gradient pass."""
-        return (
-            f"about {self.passes * self.n_tokens * seconds_per_token:.3g} s: {self.passes:.3g} passes over "
-            f"{self.n_texts} texts "
-            f"({self.n_tokens} tokens); {self.n_parameters} parameters, about {self.memory_bytes / 1e6:.3g} MB "
-            "of memory "
-            f"beside the model, {self.disk_bytes / 1e6:.3g} MB on disk"
-        )
-
-
-@step(version=1)
+@step(version=2)
 def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write influence.parquet, factors.safetensors, strips.html (levels below instance), report.json and
     timings.parquet.
@@ -72,7 +56,7 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
     Args:
         spec: modules, fisher, damping ({rule, value}), reduce (sum | mean), queries (aggregate | single), level,
             decompositions (position, loss, leave_out), keep (0 = every pair), baselines (names), seed; optionally
-            refine (settings of Refinement).
+            refine (settings of Refinement) and dtype (fp32 | bf16).
         inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts).
         out: Receives the files above.
         ctx: Progress, stop and resources.
@@ -82,110 +66,179 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
         BackendError: the model cannot be opened, or has layers that are not supported.
         StudyError: an unknown option.
     """
+    attribute_into(spec, inputs, out, ctx)
+
+
+def attribute_into(
+    spec: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    out: Path,
+    ctx: StepContext,
+    *,
+    store: Path | None = None,
+    budget_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Do what `attribute` does, with training gradients kept in a folder where one is given; return the report.
+
+    Raises:
+        RefusedError: the gradients do not fit the budget or the disk; and what `attribute` raises.
+    """
     began, cpu = time.time(), time.process_time()
     backend: Any = open_backend(inputs["model"], ctx.runtime)
-    tracked = Tracked(backend.model, spec["modules"])
+    tracked = Tracked(backend.model, spec["modules"], dtype=spec.get("dtype", "fp32"))
     texts, cuts = _texts(inputs, "tokens:", tracked.model.max_tokens)
     queries, query_cuts = _queries(inputs, spec["queries"], tracked.model.max_tokens)
-    model = tree_digest(Path(inputs["model"]))[:16]
-    damping = Damping(spec["damping"]["rule"], float(spec["damping"]["value"]))
-    expected = estimate(tracked, texts, queries, spec)
-    ctx.progress(0, len(texts), expected.sentence(_seconds_per_token(tracked, texts)))
-    factors = _factors(tracked, texts, spec, model, out, ctx)
-    gradients = query_gradients(tracked, queries, spec["reduce"])
-    names = [q.name for q in queries]
-    method, targets, refined = _targets(spec, tracked, texts, names, gradients, factors, damping, ctx)
-    finer = spec["level"] != "instance"
-    splits = tuple(d for d in spec["decompositions"] if finer and d != "leave_out")
-    found = pairs(
-        tracked,
-        texts,
-        targets,
-        decompositions=splits,
-        keep=int(spec["keep"]),
-        ctx=ctx,
-    )
-    frames = [influence_table(texts, names, found, method=method, model=model, level=spec["level"])]
-    if finer and "leave_out" in spec["decompositions"]:
-        frames.append(counterfactual_table(tracked, texts, targets, found, method=method, model=model))
-    for name, scores in _baselines(spec, tracked, texts, queries, gradients, ctx).items():
+    work = _Job(spec, tracked, texts, queries, tree_digest(Path(inputs["model"]))[:16], out, ctx)
+    rates = measure_rates(tracked, texts)
+    if store is None:
+        expected = estimate(tracked, texts, queries, spec)
+        ctx.progress(0, len(texts), expected.sentence(rates))
+        factors, found, facts = work.streamed()
+    else:
+        opened, filling = work.planned(store, budget_bytes)
+        expected = estimate(tracked, texts, queries, spec, filling)
+        ctx.progress(0, len(texts), f"{filling.sentence()}; {expected.sentence(rates)}")
+        factors, found, facts = work.stored(opened, store, filling)
+    frames = [influence_table(texts, work.names, found, method=facts["method"], model=work.model, level=spec["level"])]
+    if work.finer and "leave_out" in spec["decompositions"]:
+        frames.append(counterfactual_table(tracked, texts, work.targets, found, method=facts["method"], model=work.model))
+    for name, scores in _baselines(spec, tracked, texts, queries, lambda: work.gradients, ctx).items():
         best = _extremes(scores, int(spec["keep"]))
-        frames.append(influence_table(texts, names, best, method=name, model=model))
+        frames.append(influence_table(texts, work.names, best, method=name, model=work.model))
     write_table(out / "influence.parquet", pl.concat(frames), INFLUENCE)
     factors.save(out / "factors.safetensors")
-    if splits:
-        write_strips(out / "strips.html", strips_page(texts, names, found, backend.tokenizer, splits[0]))
+    if work.splits:
+        write_strips(out / "strips.html", strips_page(texts, work.names, found, backend.tokenizer, work.splits[0]))
     report = {
         "n_texts": len(texts),
         "n_queries": len(queries),
         "n_parameters": expected.n_parameters,
         "modules": tracked.names(),
-        "method": method,
-        "refined": refined,
-        "damping": factors.damping(damping),
+        "damping": factors.damping(work.damping),
         "training": cuts,
         "targets": query_cuts,
         "sign": "nats of the target per removed training text; positive = the text helps",
-    }
+    } | facts
     (out / "report.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     row = {"name": "attribute", "wall_s": time.time() - began, "cpu_s": time.process_time() - cpu, "detail": ""}
     write_table(out / "timings.parquet", [row], TIMINGS)
+    return report
 
 
-def estimate(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], spec: Mapping[str, Any]) -> Estimate:
-    """Return what `attribute` will take: two passes for factors, one for scores, one forward pass per query for
-    "loss"."""
-    shapes = [tracked.shape(n) for n in tracked.names()]
-    n_parameters, tokens = sum(o * i for o, i in shapes), sum(len(t.ids) for t in texts)
-    factor_numbers = sum(o * o + i * i + o * i for o, i in shapes)
-    split = spec["level"] != "instance"
-    more = 2 / 3 * len(queries) if split and "loss" in spec["decompositions"] else 0.0
-    if split and "leave_out" in spec["decompositions"]:  # one more pass over what is left for every segment of a text
-        segments = sum(1 if t.segment is None else len(np.unique(t.segment)) for t in texts) / max(1, len(texts))
-        more += 1 + segments
-    refining = dict(spec.get("refine") or {})
-    if refining:  # each product is a forward-mode, a forward and a backward pass per query, about two gradient passes
-        how = Refinement(**refining)
-        share = how.passes if how.solver == "krylov" else how.steps * how.batch_texts / max(1, len(texts))
-        more += 2 * len(queries) * share
-    baselines = 1 if set(spec["baselines"]) & set(GRADIENT) else 0
-    held = 2 * factor_numbers + 2 * len(queries) * n_parameters + BATCH_TOKENS * sum(o + i for o, i in shapes)
-    n_pairs = len(queries) * (min(len(texts), 2 * int(spec["keep"])) if spec["keep"] else len(texts))
-    mean_tokens = tokens / max(1, len(texts))
-    rows = n_pairs * (1 + (mean_tokens * len(spec["decompositions"]) if spec["level"] == "token" else 0))
-    return Estimate(
-        len(texts), tokens, n_parameters, 3 + more + baselines, 4 * held, int(4 * factor_numbers + 16 * rows)
-    )
+class _Job:
+    """One attribution: what is asked for, and the two ways to the scored pairs."""
 
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        tracked: Tracked,
+        texts: Sequence[Text],
+        queries: Sequence[Query],
+        model: str,
+        out: Path,
+        ctx: StepContext,
+    ) -> None:
+        self.spec, self.tracked, self.texts, self.queries, self.model = spec, tracked, texts, queries, model
+        self.out, self.ctx = out, ctx
+        self.names = [q.name for q in queries]
+        self.damping = Damping(spec["damping"]["rule"], float(spec["damping"]["value"]))
+        self.finer = spec["level"] != "instance"
+        self.splits = tuple(d for d in spec["decompositions"] if self.finer and d != "leave_out")
+        self.keep = int(spec["keep"])
+        self.targets = Targets((), {})
+        self._gradients: Vectors | None = None
 
-def _seconds_per_token(tracked: Tracked, texts: Sequence[Text]) -> float:
-    """Return the wall time of one gradient pass per token, from a second run of one small batch."""
-    sample = list(texts[:8])
-    for _ in range(2):
-        began = time.time()
-        for batch in make_batches(sample, tracked.model.max_tokens, device=tracked.device):
-            tracked.backward(batch)
-    return (time.time() - began) / sum(len(t.ids) for t in sample)
+    @property
+    def gradients(self) -> Vectors:
+        """Return the plain gradients of the queries."""
+        if self._gradients is None:
+            self._gradients = query_gradients(self.tracked, self.queries, self.spec["reduce"])
+        return self._gradients
 
+    def streamed(self) -> tuple[Factors, list[Pair], dict[str, Any]]:
+        """Fit factors and score in one more pass over the training texts."""
+        factors = _factors(self.tracked, self.texts, self.spec, self.model, self.out, self.ctx)
+        method, refined = self._solve(factors)
+        found = self._pairs(self.texts)
+        return factors, found, {"method": method, "refined": refined}
 
-def _targets(
-    spec: Mapping[str, Any],
-    tracked: Tracked,
-    texts: Sequence[Text],
-    names: Sequence[str],
-    gradients: Vectors,
-    factors: Factors,
-    damping: Damping,
-    ctx: StepContext,
-) -> tuple[str, Targets, dict[str, Any] | None]:
-    """Return the method's name, the preconditioned queries and what refining did (None without it)."""
-    if not spec.get("refine"):
-        return "ekfac", ekfac_targets(names, gradients, factors, damping), None
-    how = Refinement(**spec["refine"])
-    found = refine(tracked, texts, gradients, factors, factors.damping(damping), how, ctx=ctx)
-    facts = {"passes": found.passes, "residual": found.residual.tolist(), "kept": found.kept.tolist()}
-    vectors = {n: v / factors.n_texts for n, v in found.vectors.items()}
-    return f"ekfac+{how.solver}", Targets(tuple(names), vectors), facts
+    def planned(self, folder: Path, budget_bytes: int | None) -> tuple[Store | None, Filling]:
+        """Open a store that is there, and plan how it is filled."""
+        opened = Store.open(folder, self.tracked.device) if Store.lies_in(folder) else None
+        if opened is not None:
+            opened.refuse_other(self._identity())
+        fisher = self.spec["fisher"]
+        return opened, plan_filling(folder, opened, self.tracked, self.texts, fisher=fisher, budget_bytes=budget_bytes)
+
+    def stored(self, opened: Store | None, folder: Path, filling: Filling) -> tuple[Factors, list[Pair], dict[str, Any]]:
+        """Fill the store with what it lacks, and score from it; tokens of the strongest pairs run their texts again."""
+        store = opened or Store.create(folder, self._identity(), filling.coding, filling.check_every)
+        new = fill(store, self.tracked, self.texts, keep_batches=filling.keep_batches, ctx=self.ctx)
+        factors = store.factors()
+        method, refined = "ekfac", None
+        if self.spec.get("refine"):
+            method, refined = self._solve(factors)
+            weighted = {n: b.rotate(self.targets.vectors[n]) for n, b in factors.blocks.items()}
+        else:
+            turned = query_gradients(self.tracked, self.queries, self.spec["reduce"], bases=store.bases)
+            weighted = factors.weigh(turned, factors.damping(self.damping))
+            weighted = {n: v.div_(factors.n_texts) for n, v in weighted.items()}
+        facts = {
+            "folder": str(folder),
+            "coding": store.coding.sentence(),
+            "texts": len(store.texts),
+            "new_texts": new,
+            "drift": store.facts.get("drift"),
+            "ranking": (ranking := store.loss_of_ranking(weighted)) and dataclasses.asdict(ranking),
+        }
+        self.ctx.progress(0, 0, ranking.sentence() if ranking else "ranking kept: rows hold the gradients as computed")
+        lossy = store.coding.share < 1
+        again = self.finer or (lossy and self.keep)
+        spare = (3 * self.keep if lossy else self.keep // 4 + 4) if again and self.keep else 0
+        if self.finer and not self.keep:
+            found, chosen = [], list(range(len(self.texts)))
+        else:
+            found = self._from_rows(store, weighted, self.keep + spare if self.keep else 0)
+            chosen = sorted({p.text for p in found})
+        if again:  # exact scores, and finer levels, of the texts that matter
+            if not self.targets.names:
+                self.targets = Targets(tuple(self.names), {n: b.unrotate(weighted[n]) for n, b in factors.blocks.items()})
+            found = [dataclasses.replace(p, text=chosen[p.text]) for p in self._pairs([self.texts[n] for n in chosen])]
+        return factors, found, {"method": method, "refined": refined, "store": facts}
+
+    def _from_rows(self, store: Store, weighted: Vectors, keep: int) -> list[Pair]:
+        """Score every text from its row."""
+        if not keep:
+            refuse_dense(len(self.names), len(self.texts))
+        number = {key: n for n, key in enumerate(text_keys(self.texts))}
+        kept = [Extremes(keep) for _ in self.names]
+        for first, scores in store.score(weighted):
+            self.ctx.check_stop()
+            of = [number.get(key, -1) for key in store.texts[first : first + scores.shape[1]]]
+            for query, extremes in enumerate(kept):
+                for text, score in zip(of, scores[query].tolist(), strict=True):
+                    if text >= 0 and extremes.admits(score):
+                        extremes.add(Pair(query, text, score))
+        return [pair for extremes in kept for pair in extremes.sorted()]
+
+    def _pairs(self, texts: Sequence[Text]) -> list[Pair]:
+        return pairs(self.tracked, texts, self.targets, decompositions=self.splits, keep=self.keep, ctx=self.ctx)
+
+    def _solve(self, factors: Factors) -> tuple[str, dict[str, Any] | None]:
+        """Set the preconditioned queries; return the method's name and what refining did (None without it)."""
+        if not self.spec.get("refine"):
+            self.targets = ekfac_targets(self.names, self.gradients, factors, self.damping)
+            return "ekfac", None
+        how = Refinement(**self.spec["refine"])
+        found = refine(self.tracked, self.texts, self.gradients, factors, factors.damping(self.damping), how, ctx=self.ctx)
+        vectors = {n: v / factors.n_texts for n, v in found.vectors.items()}
+        self.targets = Targets(tuple(self.names), vectors)
+        facts = {"passes": found.passes, "residual": found.residual.tolist(), "kept": found.kept.tolist()}
+        return f"ekfac+{how.solver}", facts
+
+    def _identity(self) -> Identity:
+        spec = self.spec
+        return Identity(self.model, spec["modules"], self.tracked.dtype, spec["fisher"], int(spec["seed"]))
 
 
 def _texts(inputs: Mapping[str, Path], prefix: str, max_tokens: int) -> tuple[list[Text], dict[str, int]]:
@@ -220,7 +273,7 @@ def _factors(
     for text in texts:
         state.update(f"{text.source}\x1f{text.example}".encode())
         state.update(np.ascontiguousarray(text.ids).tobytes() + text.token_weights().tobytes())
-    key = digest([model, spec["modules"], spec["fisher"], int(spec["seed"]), state.hexdigest()])[:16]
+    key = digest([model, spec["modules"], tracked.dtype, spec["fisher"], int(spec["seed"]), state.hexdigest()])[:16]
     saved = out / "_resume" / f"factors-{key}.safetensors"
     if saved.is_file():
         return Factors.load(saved, tracked.device)
@@ -237,12 +290,12 @@ def _baselines(
     tracked: Tracked,
     texts: Sequence[Text],
     queries: Sequence[Query],
-    gradients: Vectors,
+    gradients: Callable[[], Vectors],
     ctx: StepContext,
 ) -> dict[str, np.ndarray]:
     """Return the baselines that were asked for, [Q,N] each."""
     wanted = list(spec["baselines"])
-    found = gradient_scores(tracked, texts, gradients, ctx=ctx) if set(wanted) & set(GRADIENT) else {}
+    found = gradient_scores(tracked, texts, gradients(), ctx=ctx) if set(wanted) & set(GRADIENT) else {}
     seed = int(spec["seed"])
     return {n: found[n] if n in found else plain_scores(n, tracked, texts, queries, seed) for n in wanted}
 

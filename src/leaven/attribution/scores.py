@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from leaven.attribution.factors import Damping, Factors
@@ -75,7 +76,7 @@ def text_scores(
     Raises:
         DataError: more pairs than memory should hold; use `pairs` with keep.
     """
-    _refuse_dense(len(targets.names), len(texts))
+    refuse_dense(len(targets.names), len(texts))
     result = np.zeros((len(targets.names), len(texts)))
     for seen in _passes(tracked, texts, batch_tokens, pack_tokens, ctx):
         result[:, seen.batch.numbers] = _text_scores(seen, targets.vectors, len(targets.names)).t().cpu().numpy()
@@ -114,8 +115,8 @@ def pairs(
     if unknown:
         raise StudyError(f"decomposition: expected position or loss, found {unknown[0]!r}")
     if not keep:
-        _refuse_dense(len(targets.names), sum(len(t.ids) for t in texts))
-    kept = [_Extremes(keep) for _ in targets.names]
+        refuse_dense(len(targets.names), sum(len(t.ids) for t in texts))
+    kept = [Extremes(keep) for _ in targets.names]
     for seen in _passes(tracked, texts, batch_tokens, pack_tokens, ctx):
         all_tokens = None
         if (
@@ -217,7 +218,7 @@ def dense_pairs(scores_QN: np.ndarray) -> list[Pair]:
     return [Pair(q, n, float(s)) for q, row in enumerate(scores_QN) for n, s in enumerate(row)]
 
 
-class _Extremes:
+class Extremes:
     """The `keep` highest and lowest pairs of one query (all of them for 0)."""
 
     def __init__(self, keep: int) -> None:
@@ -226,9 +227,11 @@ class _Extremes:
         self.low, self.high = np.inf, -np.inf
 
     def admits(self, score: float) -> bool:
+        """Say whether a pair of this score may stay."""
         return not self.keep or len(self.held) < 2 * self.keep or score > self.high or score < self.low
 
     def add(self, pair: Pair) -> None:
+        """Take a pair; it stays while it is among the extremes."""
         self.held.append(pair)
         if self.keep and len(self.held) > 4 * self.keep:
             self._cut()
@@ -240,6 +243,7 @@ class _Extremes:
             self.high, self.low = self.held[self.keep - 1].score, self.held[self.keep].score
 
     def sorted(self) -> list[Pair]:
+        """Return those that stayed, from the highest score down."""
         self._cut()
         return self.held
 
@@ -306,7 +310,8 @@ def _decompose(
     if "position" in decompositions:
         if all_tokens is None:
             all_tokens = _position_scores(seen, vectors, query, documents)
-        by_document["position"] = batch.by_document(all_tokens).cpu().numpy()
+        found = batch.by_document(all_tokens)  # a text's last tokens may lie beyond what the model had to see
+        by_document["position"] = F.pad(found, (0, max(batch.lengths) - found.shape[1])).cpu().numpy()
     if "loss" in decompositions:
         changes = tracked.loss_changes(batch, {n: v[query] for n, v in vectors.items()}).double()
         spread = changes.new_zeros(len(batch.numbers), max(batch.lengths))
@@ -319,7 +324,8 @@ def _segments(text: Text) -> np.ndarray:
     return np.zeros(len(text.ids), np.int32) if text.segment is None else np.asarray(text.segment)
 
 
-def _refuse_dense(queries: int, rows: int) -> None:
+def refuse_dense(queries: int, rows: int) -> None:
+    """Raise DataError when so many values should not be held at once."""
     if queries * rows > DENSE_PAIRS:
         raise DataError(
             f"scores: expected at most {DENSE_PAIRS} values at once, found {queries} queries x {rows} rows; "

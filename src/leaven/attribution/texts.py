@@ -107,12 +107,13 @@ def without_tokens(text: Text, drop: np.ndarray) -> Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Documents laid out in rows.
+    """Documents laid out in rows, each without the tokens from its last target on, which no loss depends on.
 
-    ids int64[B,T]; positions and document int64[B,T] are None for padded rows; place int64[D,T'] is where each
-    document's tokens lie in the flattened rows (B*T = nowhere); at int64[M], targets int64[M], weights float32[M]
-    (weight x learn) are the positions with loss, in the order of documents; owner int64[M] and token int64[M] say
-    which document, and which of its tokens, each predicts. `numbers` are the documents' indices among all texts.
+    `lengths` counts all tokens of each text. ids int64[B,T]; positions and document int64[B,T] are None for padded
+    rows; place int64[D,T'] is where each document's tokens lie in the flattened rows (B*T = nowhere); at int64[M],
+    targets int64[M], weights float32[M] (weight x learn) are the positions with loss, in the order of documents;
+    owner int64[M] and token int64[M] say which document, and which of its tokens, each predicts. `numbers` are the
+    documents' indices among all texts.
     """
 
     numbers: list[int]
@@ -161,21 +162,31 @@ def make_batches(
     Raises:
         DataError: a text is longer than the context or has no token with loss.
     """
+    for rows in plan_batches(texts, max_tokens, batch_tokens, pack_tokens):
+        yield lay_out(rows, texts, bool(pack_tokens), device)
+
+
+def plan_batches(
+    texts: Sequence[Text], max_tokens: int, batch_tokens: int = BATCH_TOKENS, pack_tokens: int = 0
+) -> list[list[list[int]]]:
+    """Return which texts (by number) lie in which row of which batch; arguments and errors as of make_batches."""
     for text in texts:
         _check(text, max_tokens)
-    order = sorted(range(len(texts)), key=lambda i: (-len(texts[i].ids), i))
-    rows = _packed_rows(order, texts, pack_tokens) if pack_tokens else [[i] for i in order]
-    begin = 0
+    used = [_used(text) for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: (-used[i], i))
+    rows = _packed_rows(order, used, pack_tokens) if pack_tokens else [[i] for i in order]
+    widths = [sum(used[i] for i in row) for row in rows]
+    batches, begin = [], 0
     while begin < len(rows):
-        width = sum(len(texts[i].ids) for i in rows[begin])
-        count = 1
+        width, count = widths[begin], 1
         while begin + count < len(rows):
-            width = max(width, sum(len(texts[i].ids) for i in rows[begin + count]))
+            width = max(width, widths[begin + count])
             if width * (count + 1) > batch_tokens:
                 break
             count += 1
-        yield _lay_out(rows[begin : begin + count], texts, bool(pack_tokens), device)
+        batches.append(rows[begin : begin + count])
         begin += count
+    return batches
 
 
 def label_draws(texts: Sequence[Text], batch: Batch, seed: int) -> Tensor:
@@ -208,12 +219,17 @@ def _check(text: Text, max_tokens: int) -> None:
         )
 
 
-def _packed_rows(order: Sequence[int], texts: Sequence[Text], pack_tokens: int) -> list[list[int]]:
+def _used(text: Text) -> int:
+    """Return how many tokens the model has to see: the last one with loss, and what follows it, is only predicted."""
+    return int(np.flatnonzero(text.token_weights())[-1])
+
+
+def _packed_rows(order: Sequence[int], used: Sequence[int], pack_tokens: int) -> list[list[int]]:
     """First-fit in order of length; texts longer than a row get their own."""
     rows: list[list[int]] = []
     room: list[int] = []
     for i in order:
-        size = len(texts[i].ids)
+        size = used[i]
         for r, free in enumerate(room):
             if size <= free:
                 rows[r].append(i)
@@ -225,10 +241,11 @@ def _packed_rows(order: Sequence[int], texts: Sequence[Text], pack_tokens: int) 
     return rows
 
 
-def _lay_out(rows: Sequence[Sequence[int]], texts: Sequence[Text], packed: bool, device: str) -> Batch:
+def lay_out(rows: Sequence[Sequence[int]], texts: Sequence[Text], packed: bool, device: str) -> Batch:
+    """Return the batch whose rows hold these texts."""
     numbers = [i for row in rows for i in row]
-    lengths = [len(texts[i].ids) for i in numbers]
-    width, longest = max(sum(len(texts[i].ids) for i in row) for row in rows), max(lengths)
+    used = {i: _used(texts[i]) for i in numbers}
+    width, longest = max(sum(used[i] for i in row) for row in rows), max(used.values())
     ids = np.zeros((len(rows), width), np.int64)
     positions, document = np.zeros_like(ids), np.full_like(ids, -1)
     place = np.full((len(numbers), longest), ids.size, np.int64)
@@ -237,9 +254,9 @@ def _lay_out(rows: Sequence[Sequence[int]], texts: Sequence[Text], packed: bool,
     for r, row in enumerate(rows):
         column = 0
         for i in row:
-            text, n = texts[i], len(texts[i].ids)
+            text, n = texts[i], used[i]
             span = slice(column, column + n)
-            ids[r, span], positions[r, span], document[r, span] = text.ids, np.arange(n), d
+            ids[r, span], positions[r, span], document[r, span] = text.ids[:n], np.arange(n), d
             place[d, :n] = r * width + np.arange(column, column + n)
             weight = text.token_weights()
             learned = np.flatnonzero(weight)
@@ -257,7 +274,7 @@ def _lay_out(rows: Sequence[Sequence[int]], texts: Sequence[Text], packed: bool,
     flat = [torch.from_numpy(np.concatenate(x)).to(device) for x in (at, targets, weights, owner, token)]
     return Batch(
         numbers,
-        lengths,
+        [len(texts[i].ids) for i in numbers],
         tensors[0],
         tensors[1] if packed else None,
         tensors[2] if packed else None,
