@@ -90,11 +90,8 @@ def load_items(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
         rows = read_table(inputs["examples"] / "examples.parquet", EXAMPLES).iter_rows(named=True)
     else:
         rows = _whole_rows(inputs["file"])
-    items = [
-        dataclasses.replace(item, benchmark=spec["name"])
-        for item in itertools.islice(benchmark.items(rows, spec["options"]), spec["limit"])
-    ]
-    _checked(items, spec["benchmark"])
+    where = str(inputs["file"]) if "file" in inputs else ""
+    items = _items(benchmark, rows, spec["options"], spec["limit"], spec["name"], where)
     if spec.get("perturb"):
         changed, rows_changed = perturb_examples([i.example for i in items], spec["perturb"], 0)
         items = [dataclasses.replace(i, example=e) for i, e in zip(items, changed, strict=True)]
@@ -194,13 +191,20 @@ def items_of(
     benchmark: Benchmark, name: str, path: Path, limit: int | None = None, options: Mapping[str, Any] | None = None
 ) -> list[Item]:
     """Return the first `limit` items of a benchmark file; raise DataError for broken rows, repeated ids or an empty file."""
-    return _checked(
-        [
-            dataclasses.replace(i, benchmark=name)
-            for i in itertools.islice(benchmark.items(_whole_rows(path), options or {}), limit)
-        ],
-        name,
-    )
+    return _items(benchmark, _whole_rows(path), options or {}, limit, name, str(path))
+
+
+def _items(
+    benchmark: Benchmark, rows: Iterator[Mapping[str, Any]], options: Mapping[str, Any], limit: int | None, name: str, where: str
+) -> list[Item]:
+    """Return the items of rows under the study's name for the benchmark; a DataError names the file they came from."""
+    try:
+        found = [dataclasses.replace(i, benchmark=name) for i in itertools.islice(benchmark.items(rows, options), limit)]
+        return _checked(found, name)
+    except DataError as error:
+        if not where or str(error).startswith(where):
+            raise
+        raise DataError(f"{where}: {error}") from error
 
 
 def _checked(items: list[Item], name: str) -> list[Item]:
