@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,18 @@ from leaven.reporting.render import render_html
 pytestmark = pytest.mark.browser
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'leaven[browser]'")
-_spec = importlib.util.spec_from_file_location("report_made", Path(__file__).parents[1] / "reporting" / "made.py")
-made_module = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(made_module)
-made, HOSTILE = made_module.made, made_module.HOSTILE
+
+
+def _load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"report_{name}", Path(__file__).parents[1] / "reporting" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+made, HOSTILE = _load("made").made, _load("made").HOSTILE
+made_order, STRATEGIES = _load("made_order").made_order, _load("made_order").STRATEGIES
 
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -48,9 +58,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
-    paths = {"small": folder / "small.html", "large": folder / "large.html"}
+    paths = {name: folder / f"{name}.html" for name in ("small", "large", "order")}
     paths["small"].write_text(render_html(made()), encoding="utf-8")
     paths["large"].write_text(render_html(made(LONG)), encoding="utf-8")
+    order = replace(made(tuple(STRATEGIES)), order=made_order())
+    paths["order"].write_text(render_html(order), encoding="utf-8")
     return paths
 
 
@@ -78,7 +90,7 @@ class Opened:
             route.abort()
 
 
-@pytest.mark.parametrize("name", ["small", "large"])
+@pytest.mark.parametrize("name", ["small", "large", "order"])
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_it_opens_offline_without_requests_complaints_or_overflow(browser, reports, name: str, width: int, scheme: str):
     opened = Opened(browser, reports[name], width, scheme)
@@ -97,7 +109,9 @@ def test_it_opens_offline_without_requests_complaints_or_overflow(browser, repor
     assert opened.complaints == [] and opened.requests == []
 
 
-@pytest.mark.parametrize(("name", "width", "scheme"), [("small", *view) for view in VIEWS] + [("large", 360, "dark")])
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"), [(n, *view) for n in ("small", "order") for view in VIEWS] + [("large", 360, "dark")]
+)
 def test_axe_finds_nothing(browser, reports, name: str, width: int, scheme: str):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install 'leaven[browser]'")
     opened = Opened(browser, reports[name], width, scheme)
@@ -118,7 +132,7 @@ def test_figures_have_names_and_one_drawing_at_a_time(browser, reports):
 
 
 def test_words_in_figures_stay_inside_and_apart(browser, reports):
-    for name, width in (("small", 360), ("small", 1280), ("large", 360), ("large", 1280)):
+    for name, width in ((n, w) for n in ("small", "large", "order") for w in (360, 1280)):
         page = Opened(browser, reports[name], width, "light").page
         clashes = page.evaluate("""() => { const out = [];
             for (const svg of document.querySelectorAll('figure svg')) {
@@ -170,3 +184,20 @@ def test_it_prints(browser, reports, tmp_path: Path):
     page = Opened(browser, reports["small"], 1280, "dark").page
     page.pdf(path=str(tmp_path / "report.pdf"), format="A4")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_sections_of_sentences_read_as_blocks_on_a_phone(browser, reports):
+    for width, shown in ((360, "block"), (1280, "table-cell")):
+        page = Opened(browser, reports["order"], width, "light").page
+        assert page.evaluate("getComputedStyle(document.querySelector('#claims td')).display") == shown
+        scrolls = page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('#claims').parentElement)")
+        assert scrolls <= 1, (width, scrolls)
+
+
+def test_a_reader_without_the_picture_gets_its_content(browser, reports):
+    page = Opened(browser, reports["order"], 1280, "light").page
+    said = page.evaluate("""() => [...document.querySelectorAll('figure svg.wide')].map(s =>
+        document.getElementById(s.getAttribute('aria-labelledby').split(' ')[1]).textContent)""")
+    attention = next(s for s in said if s.startswith("Attention maps."))
+    assert "thought attends most to thought" in attention and "%" in attention
+    assert all(re.search(r"\d", s) for s in said)

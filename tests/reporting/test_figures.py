@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leaven.reporting import svg
 from leaven.reporting.facts import Curve
 from leaven.reporting.figures import figures, median_curve
+from leaven.reporting.heatmap import merged, region_borders, step_of
 from leaven.reporting.marks import mark
-from leaven.reporting.svg import LIGHT, SHAPES, Canvas, spread, ticks
+from leaven.reporting.pdf import _path, write_pdfs
+from leaven.reporting.ridges import Ridge, axis_range
+from leaven.reporting.sections.section import fine
+from leaven.reporting.svg import HEAT_DARK, HEAT_LIGHT, LIGHT, SHAPES, Canvas, spread, ticks
 from leaven.reporting.wording import interval, level_text, number, p_value, seeds_text, shorten, text_width
 
 _spec = importlib.util.spec_from_file_location("report_made", Path(__file__).with_name("made.py"))
@@ -103,3 +109,92 @@ def test_the_median_curve_takes_the_steps_that_seeds_share():
     a = Curve(condition="c", seed=0, points=((1, 3.0), (2, 2.0), (3, 1.0)))
     b = Curve(condition="c", seed=1, points=((2, 4.0), (3, 2.0)))
     assert median_curve([a, b]) == ((2, 3.0), (3, 1.5))
+
+
+# ---- drawings of the sections -----------------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour (WCAG 2.1)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_every_step_of_the_heat_scale_is_told_apart_without_colour():
+    for steps, ground in ((HEAT_LIGHT, "#fcfbf8"), (HEAT_DARK, "#16181b")):
+        from_ground = [contrast(s, ground) for s in steps]
+        assert from_ground == sorted(from_ground) and from_ground[-1] > 9
+        assert all(contrast(a, b) >= 1.2 for a, b in zip(steps, steps[1:], strict=False))
+        assert contrast(steps[5], ground) >= 3  # squares of a matrix
+
+
+def test_the_page_and_its_files_share_one_palette():
+    style = (Path(svg.__file__).with_name("style.css")).read_text(encoding="utf-8")
+    light, dark = style.split("prefers-color-scheme:dark")[0], style.split("prefers-color-scheme:dark")[1].split("}}")[0]
+    for i in range(len(HEAT_LIGHT)):
+        assert f"--h{i}:{HEAT_LIGHT[i]}" in light and f"--h{i}:{HEAT_DARK[i]}" in dark
+
+
+@given(st.floats(1e-9, 1.0), st.floats(1e-3, 1.0))
+def test_a_step_of_the_heat_scale_is_a_halving(share: float, top: float):
+    step = step_of(share * top, top)
+    assert 0 <= step < len(HEAT_LIGHT)
+    if step:
+        assert 2.0 ** (step - len(HEAT_LIGHT)) * top * (1 - 1e-6) <= share * top <= 2.0 ** (step - len(HEAT_LIGHT) + 1) * top * (1 + 1e-6)
+    assert step_of(0.0, top) == 0 and step_of(top, top) == len(HEAT_LIGHT) - 1
+
+
+@given(st.integers(1, 12), st.randoms(use_true_random=False))
+def test_merged_cells_cover_the_grid_once(size: int, random: object):
+    grid = [[random.random() for _ in range(size)] for _ in range(size)]  # type: ignore[attr-defined]
+    seen = {}
+    for step, runs in merged(grid, 1.0).items():
+        for r, c, n in runs:
+            for k in range(n):
+                assert (r, c + k) not in seen
+                seen[(r, c + k)] = step
+    assert seen == {(r, c): step_of(grid[r][c], 1.0) for r in range(size) for c in range(size)}
+
+
+def test_regions_are_parted_once_where_they_touch_and_twice_around_a_gap():
+    assert region_borders([("a", 0, 7), ("b", 7.2, 15), ("c", 15, 24)], 24) == [7.1, 15]
+    assert region_borders([("a", 1, 6), ("b", 10, 18), ("c", 20, 28)], 32) == [6, 10, 18, 20, 28]
+
+
+def test_outliers_do_not_squeeze_a_histogram_and_wide_intervals_are_cut():
+    edges = tuple(float(i) for i in range(101))
+    counts = (0.0,) * 10 + (500.0, 800.0, 500.0) + (0.0,) * 86 + (1.0,)
+    row = Ridge(label="a", style=0, edges=edges, counts=counts, mean=11.5, low=11.4, high=11.6, sd=1.0)
+    assert axis_range([row]) == (10.0, 13.0)
+    assert axis_range([replace(row, low=-50.0, high=60.0)]) == (9.25, 13.75)
+
+
+@given(st.lists(st.tuples(st.floats(-900, 900), st.floats(-900, 900)), min_size=2, max_size=40))
+def test_relative_paths_lead_through_the_same_points(points: list[tuple[float, float]]):
+    canvas = Canvas(10, 10)
+    canvas.polyline(points, cls="c0")
+    drawn = _path(re.search(r'd="([^"]+)"', canvas.parts[0]).group(1)).vertices  # type: ignore[union-attr]
+    assert len(drawn) == len(points)
+    assert all(abs(a - x) < 0.051 and abs(b - y) < 0.051 for (a, b), (x, y) in zip(drawn, points, strict=True))
+
+
+def test_a_pdf_is_written_from_the_same_parts_byte_for_byte(tmp_path: Path):
+    drawn = [(f.name, f.draw(860)) for group in figures(made()).values() for f in group]
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_pdfs(drawn, folder)
+    for name, _ in drawn:
+        found = (tmp_path / "a" / f"{name}.pdf").read_bytes()
+        assert found.startswith(b"%PDF") and len(found) > 5_000 and found == (tmp_path / "b" / f"{name}.pdf").read_bytes()
+
+
+def test_small_values_keep_three_digits():
+    words = ["0.00320", "0.0600", "0.500", "12.000", "0.000", "\u22123.10e-05"]
+    assert [fine(v) for v in (0.0032, 0.06, 0.5, 12.0, 0.0, -0.000031)] == words
+    assert fine(None) == "\u2013" and fine(0.02, sign=True) == "+0.0200"

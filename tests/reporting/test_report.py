@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +20,13 @@ from leaven.errors import DataError
 from leaven.reporting.read import read_report, thinned
 from leaven.reporting.render import render_html, report
 from leaven.reporting.samples import spread_items
+from leaven.reporting.sections.order import order_sections
+
+_spec = importlib.util.spec_from_file_location("report_made_order", Path(__file__).with_name("made_order.py"))
+assert _spec and _spec.loader
+_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_module)
+_made_order = _module.made_order
 
 CONDITIONS, SEEDS, N_ITEMS = ("code_only", "thought_code"), (0, 1, 2), 24
 
@@ -186,6 +194,27 @@ def test_the_report_folder_holds_page_findings_tables_and_figures(study, tmp_pat
     assert answer["answer"].split(":")[0] in text and "only a test" in text and "evaluate/code_only:0" in text
     assert "raw &lt;/pre&gt;&lt;script&gt;" in text and "<script" not in text
     assert pl.read_csv(out / "tables" / "contrasts.csv")["seeds"].to_list()[0] == "0 1 2"
+
+
+def test_the_sections_on_order_bring_their_files(study, tmp_path: Path):
+    spec, inputs = study
+    order = _made_order({"code_only": "code_only", "thought_code": "thought_code"})
+    (inputs["analysis"] / "order.json").write_text(json.dumps(asdict(order)), encoding="utf-8")
+    report(spec, inputs, tmp_path / "out", StepContext())
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for section in order_sections(order):
+        assert f'id="{section.id}-h"' in text
+        for figure in section.figures:
+            assert (tmp_path / "out" / "figures" / f"{figure.name}.svg").stat().st_size > 500
+            assert (tmp_path / "out" / "figures" / f"{figure.name}.pdf").read_bytes().startswith(b"%PDF")
+            assert (tmp_path / "out" / "tables" / f"{figure.table}.csv").exists()
+        for table in section.tables:
+            frame = pl.read_parquet(tmp_path / "out" / "tables" / f"{table.id}.parquet")
+            assert frame.height == len(table.records) > 0
+            assert pl.read_csv(tmp_path / "out" / "tables" / f"{table.id}.csv").columns == frame.columns
+    (inputs["analysis"] / "order.json").write_text('{"results": 1}', encoding="utf-8")
+    with pytest.raises(DataError, match="order.json.results: expected a list"):
+        read_report(spec, inputs)
 
 
 def test_the_same_inputs_give_the_same_files(study, tmp_path: Path):

@@ -103,12 +103,23 @@ def _draw_map(canvas: Canvas, heat: Map, box: tuple[float, float, float, float],
         canvas.text(left - 8, top + middle + 4, shorten(words, gutter - 8, 12), cls="mute", anchor="end", full=words)
     for i, middle in enumerate(spread(middles, 12, 6, side - 6)):
         canvas.text(left + middle, top - 5, str(i + 1), cls="mute", anchor="middle")
-    ends = [end * unit for _, _, end in heat.regions[:-1]]
+    ends = [e * unit for e in region_borders(heat.regions, len(heat.grid))]
     borders = [line for e in ends for line in ((left + e, top, left + e, top + side), (left, top + e, left + side, top + e))]
-    for cls, thick in (("gap", 3.5), ("c6", 1.25)):
+    for cls, thick in (("gap", 3), ("c6", 1)):
         canvas.lines(borders, cls=cls, width=thick)
     corners = [(left, top), (left + side, top), (left + side, top + side), (left, top + side), (left, top)]
     canvas.polyline(corners, cls="zero", width=1)
+
+
+def region_borders(regions: Sequence[tuple[str, float, float]], size: int) -> list[float]:
+    """Return where lines part the regions, in cells: one line between neighbours, two around a stretch of no region."""
+    borders: list[float] = []
+    for place in sorted(v for _, start, end in regions for v in (start, end)):
+        if borders and place - borders[-1] < 1.5:
+            borders[-1] = (borders[-1] + place) / 2
+        else:
+            borders.append(place)
+    return [b for b in borders if 1.5 <= b <= size - 1.5]
 
 
 def _draw_scale(canvas: Canvas, top_value: float, y: float) -> float:

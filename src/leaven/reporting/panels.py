@@ -43,7 +43,8 @@ class Panel:
 class Frame:
     """What the panels share: names of the axes, columns on a wide page, ticks of x, and whether they share y.
 
-    `percent` words y as per cent; `x_ticks` replaces round numbers (layers, k), and `x_words` says what stands at them.
+    `positive` values cannot be below zero, so their axis does not go there. `percent` words y as per cent; `x_ticks`
+    replaces round numbers (layers, k), and `x_words` says what stands at them.
     """
 
     x_name: str
@@ -51,6 +52,7 @@ class Frame:
     columns: int = 4
     shared_y: bool = False
     from_zero: bool = True
+    positive: bool = False
     percent: bool = False
     x_ticks: tuple[float, ...] = ()
     x_words: tuple[str, ...] = ()
@@ -86,10 +88,16 @@ def _x_span(panels: Sequence[Panel]) -> tuple[float, float]:
 
 
 def _y_span(panels: Sequence[Panel], frame: Frame) -> tuple[float, float]:
-    values = [y for p in panels for s in p.series for _, y in s.points]
-    values += [v for p in panels for s in p.series for _, low, high in (*s.band, *s.bars) for v in (low, high)]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    low = min(low, 0.0) if frame.from_zero else low - 0.06 * (high - low)
+    """Return the span of y: all points, and their intervals as far as these do not more than double it."""
+    points = [y for p in panels for s in p.series for _, y in s.points] or [0.0, 1.0]
+    ends = [v for p in panels for s in p.series for _, low, high in (*s.band, *s.bars) for v in (low, high)]
+    low, high = min([0.0, *points]) if frame.from_zero else min(points), max(points)
+    if high > low:
+        room = high - low
+        low, high = min([low, *(max(v, low - room) for v in ends)]), max([high, *(min(v, high + room) for v in ends)])
+    else:
+        low, high = min([low, *ends]), max([high, *ends])
+    low = max(low, 0.0) if frame.positive else low
     return low, high + 0.06 * ((high - low) or abs(high) or 1.0)
 
 
@@ -126,9 +134,11 @@ def _draw_panel(
             upper = [(at_x(a), at_y(high)) for a, _, high in series.band]
             lower = [(at_x(a), at_y(low)) for a, low, _ in reversed(series.band)]
             canvas.area([*upper, *lower], cls=mark(series.style)[0], opacity=0.16)
+    columns = {x for s in panel.series for x, _ in s.points}
+    apart = 8.0 if len(columns) == 1 else min(2.5, 12 / len(panel.series)) if any(len(s.points) > 1 for s in panel.series) else 0.0
     for i, series in enumerate(panel.series):
         colour, shape = mark(series.style)
-        shift = (i - (len(panel.series) - 1) / 2) * min(2.5, 12 / len(panel.series)) if series.bars and len(series.points) > 1 else 0.0
+        shift = (i - (len(panel.series) - 1) / 2) * apart if series.bars else 0.0
         for a, low, high in series.bars:
             canvas.line(at_x(a) + shift, at_y(low), at_x(a) + shift, at_y(high), cls=colour, width=1.5)
         points = [(at_x(a) + shift, at_y(b)) for a, b in series.points]

@@ -44,7 +44,9 @@ class Group:
 
 
 def axis_range(rows: Sequence[Ridge]) -> tuple[float, float]:
-    """Return the span of values that holds all but TAIL of every histogram at either end, and every interval."""
+    """Return the span of values that holds all but TAIL of every histogram at either end, and the means with their
+    intervals as far as these go on by no more than a quarter of that span.
+    """
     lows, highs = [], []
     for row in rows:
         total, seen = sum(row.counts) or 1.0, 0.0
@@ -53,9 +55,12 @@ def axis_range(rows: Sequence[Ridge]) -> tuple[float, float]:
             seen += count
             if seen > TAIL * total and seen - count < (1 - TAIL) * total and count:
                 inside += [a, b]
-        lows += [min(inside, default=row.edges[0]), *(v for v in (row.low, row.mean) if v is not None)]
-        highs += [max(inside, default=row.edges[-1]), *(v for v in (row.high, row.mean) if v is not None)]
-    return min(lows), max(highs)
+        lows += [min(inside, default=row.edges[0]), *([row.mean] if row.mean is not None else [])]
+        highs += [max(inside, default=row.edges[-1]), *([row.mean] if row.mean is not None else [])]
+    low, high = min(lows), max(highs)
+    more = 0.25 * (high - low)
+    ends = [v for row in rows for v in (row.low, row.high) if v is not None]
+    return min([low, *(max(v, low - more) for v in ends)]), max([high, *(min(v, high + more) for v in ends)])
 
 
 def draw_ridges(groups: Sequence[Group], x_name: str, width: float) -> Canvas:

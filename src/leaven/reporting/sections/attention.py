@@ -18,6 +18,7 @@ from leaven.reporting.sections.section import (
     Section,
     Styles,
     Table,
+    listed,
     measured_cell,
     measured_record,
     shared_basis,
@@ -34,7 +35,7 @@ def attention_section(inputs: OrderInputs) -> Section | None:
     styles = Styles(inputs.strategies)
     order = styles.sorted(a.condition for a in inputs.attention)
     maps = sorted(inputs.attention, key=lambda a: order.index(a.condition))
-    layers = ", ".join(dict.fromkeys(a.layer for a in maps))
+    layers = listed([f"layer {name}" if name.isdigit() else f"the {name} layer" for name in dict.fromkeys(a.layer for a in maps)])
     figures = [_maps_figure(maps, styles, layers)]
     tables = []
     if any(a.masses for a in maps):
@@ -47,7 +48,7 @@ def attention_section(inputs: OrderInputs) -> Section | None:
         title="Attention between the parts",
         short="Attention",
         paragraphs=(
-            f"Attention weights of the {layers} layer, averaged over heads, examples and seeds and resized to one grid. Rows attend, "
+            f"Attention weights of {layers}, averaged over heads, examples and seeds and resized to one grid. Rows attend, "
             "columns are attended to, both from the first token to the last.",
         ),
         figures=tuple(figures),
@@ -76,7 +77,7 @@ def _maps_figure(maps: Sequence[AttentionMap], styles: Styles, layers: str) -> F
         rest = f" {plural(maps[0].n, 'example')}, {plural(len(maps[0].seeds), 'seed')} ({seeds_text(maps[0].seeds)})."
     return Figure(
         name="attention",
-        title=f"Attention weights, {layers} layer",
+        title=f"Attention weights of {layers}",
         description=f"Attention maps. {'; '.join(said)}.",
         caption="Each step of the scale is half of the next one; the numbers below it are weights. Lines part the regions." + rest,
         table="attention-mass" if any(a.masses for a in maps) else "attention-grid",

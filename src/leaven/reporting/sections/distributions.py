@@ -18,16 +18,18 @@ from leaven.reporting.sections.section import (
     Section,
     Styles,
     Table,
-    basis_of,
     bracketed,
+    fine,
     measured_cell,
     measured_record,
     shared_basis,
     with_rest,
 )
 from leaven.reporting.svg import Canvas
-from leaven.reporting.wording import amount, level_text, number, p_value
+from leaven.reporting.wording import amount, level_text, p_value
 
+WHOLE = ("response", "all")
+"""Names of a part that holds all learned tokens of an example."""
 ABOUT = {
     "perplexity": "How hard each part is to predict: the part that comes first given the prompt alone, the second given the "
     "prompt and the first. The gap is the difference of the two means within a condition.",
@@ -35,8 +37,8 @@ ABOUT = {
     "the second given the prompt and the first. The gap is the difference of the two means within a condition.",
     "kl": "How far training moved the model's next-token distributions on held-out examples, per token of the response.",
     "reverse_kl": "The same distance taken the other way around, averaged under the base model.",
-    "validation_loss": "The loss of each held-out example in the condition's own format. Formats hold different tokens, so a "
-    "lower loss is not a better model.",
+    "validation_loss": "The loss of each held-out example. Where conditions read them in formats of their own, the formats hold "
+    "different tokens, and a lower loss is not a better model.",
     "similarity": "Cosine similarity between the instruction and one part of the response.",
 }
 
@@ -64,9 +66,15 @@ def _section(measure: str, inputs: OrderInputs, styles: Styles) -> Section:
         title=title,
         short=title.split(",")[0].split(" from ")[0].split(" to the ")[0],
         paragraphs=(ABOUT[measure],) if measure in ABOUT else (),
-        figures=(_figure(ident, title, rows, gaps, styles),),
+        figures=(_figure(ident, title, _drawn(rows), gaps, styles),),
         tables=tuple(tables),
     )
+
+
+def _drawn(rows: Sequence[Distribution]) -> list[Distribution]:
+    """Return what the figure shows: the whole response where it was measured beside its parts, which the table keeps."""
+    whole = [d for d in rows if d.part in WHOLE]
+    return whole if {d.condition for d in whole} == {d.condition for d in rows} else list(rows)
 
 
 def _label(d: Distribution) -> str:
@@ -88,14 +96,14 @@ def _figure(
             for own in grouped.values()
         ]
     unit = next((d.unit for d in rows if d.unit), "")
-    said = [f"{_name(d)}{' ' + _label(d) if _label(d) else ''} mean {number(d.mean.estimate)}, sd {number(d.sd)}" for d in rows]
+    said = [f"{_name(d)}{' ' + _label(d) if _label(d) else ''} mean {fine(d.mean.estimate)}, sd {fine(d.sd)}" for d in rows]
     said += [f"{g.condition} {g.label}: {bracketed(g.effect, signed=True)}".strip() for g in gaps]
     return Figure(
         name=f"dist-{ident}",
         title=f"{title}, histograms over examples",
         description=f"{title}: {'; '.join(said[:12])}.",
         caption="Each histogram is drawn to its own height. Dashed: the normal curve with the same mean and standard deviation. "
-        "Upright line: the mean; thick bar at the foot: its 95 % interval.",
+        "Upright line: the mean; thick bar at the foot: its 95 % interval, cut where it leaves the axis.",
         table=f"dist-{ident}-means",
         draw=_drawing(groups, f"{title.split(',')[0].lower() if ident != 'kl' else 'KL divergence'}" + (f", {unit}" if unit else "")),
     )
@@ -115,7 +123,7 @@ def _ridge(d: Distribution, styles: Styles, label: str) -> Ridge:
         low=d.mean.low,
         high=d.mean.high,
         sd=d.sd,
-        words=(bracketed(d.mean), f"sd {number(d.sd)}, n {amount(d.mean.n)}"),
+        words=(bracketed(d.mean), f"sd {fine(d.sd)}, n {amount(d.mean.n)}"),
     )
 
 
@@ -128,12 +136,12 @@ def _means(ident: str, title: str, rows: Sequence[Distribution], styles: Styles)
     parts = any(_label(d) for d in rows)
     unit = next((d.unit for d in rows if d.unit), "")
     columns = [Column(name="Condition"), *([Column(name="Part")] if parts else [])]
-    columns += [Column(name="Mean", numeric=True, tag=unit), Column(name="Standard deviation", numeric=True)]
+    columns += [Column(name="Mean", numeric=True, tags=(unit,) if unit else ()), Column(name="Standard deviation", numeric=True)]
     cells = []
     for d in rows:
         what = f"{title}, {_name(d)}{', ' + _label(d) if _label(d) else ''}"
         line = [styles.cell(d.condition, level_text(d.level)), *([Cell(text=_label(d))] if parts else [])]
-        line += [measured_cell(d.mean, noun="example", shared=shared, what=what), Cell(text=number(d.sd))]
+        line += [measured_cell(d.mean, noun="example", shared=shared, what=what, say=fine), Cell(text=fine(d.sd))]
         cells.append(tuple(line))
     records = [
         {
@@ -166,7 +174,10 @@ def _gaps(ident: str, title: str, gaps: Sequence[Difference], styles: Styles) ->
     cells = []
     for g in gaps:
         head = styles.cell(g.condition) if g.condition else Cell(text="between conditions")
-        line = [head, Cell(text=g.label), measured_cell(g.effect, signed=True, noun="example", shared=shared, what=f"{title}, {g.label}")]
+        gap = measured_cell(
+            g.effect, signed=True, noun="example", shared=shared, what=f"{title}, {g.label}", say=lambda value: fine(value, sign=True)
+        )
+        line = [head, Cell(text=g.label), gap]
         line += [Cell(text=p_value(g.p), tags=(g.test,) if g.test else ())] if tested else []
         cells.append(tuple(line))
     columns = [Column(name="Condition"), Column(name="Difference of means"), Column(name="Estimate", numeric=True)]
@@ -179,9 +190,3 @@ def _gaps(ident: str, title: str, gaps: Sequence[Difference], styles: Styles) ->
             {"condition": g.condition, "difference": g.label, **measured_record(g.effect), "p": g.p, "test": g.test} for g in gaps
         ),
     )
-
-
-def gap_words(difference: Difference) -> str:
-    """Return one difference in words: "thought minus code: +1.20 [+1.11, +1.29], 512 examples, 4 seeds"."""
-    rest = basis_of(difference.effect, "example")
-    return f"{difference.label}: {bracketed(difference.effect, signed=True)}" + (f", {rest}" if rest else "")

@@ -95,7 +95,7 @@ def compare(claim: Claim, inputs: OrderInputs) -> Comparison:
 
 def _matching(claim: Claim, effects: Iterable[Effect]) -> tuple[Effect, ...]:
     """Return the effects that speak of a claim, turned so that they are its treatment minus its control."""
-    found = []
+    found: list[Effect] = []
     for e in effects:
         if e.measure != claim.measure or e.scope.split(" ")[0] != claim.scope:
             continue
@@ -103,7 +103,17 @@ def _matching(claim: Claim, effects: Iterable[Effect]) -> tuple[Effect, ...]:
             found.append(e)
         elif (e.control, e.treatment) == (claim.treatment, claim.control):
             found.append(turned(e))
-    return tuple(found)
+    return tuple(_once(found))
+
+
+def _once(effects: Sequence[Effect]) -> list[Effect]:
+    """Return effects without repetitions: conditions that were looked at before they parted share one number."""
+    kept: dict[object, Effect] = {}
+    for e in effects:
+        key = (e.benchmark, e.effect.estimate, e.effect.low, e.effect.high, e.scope if e.scope.split(" ")[0] != "condition" else "")
+        told = kept.get(key)
+        kept[key] = replace(told, scope=f"{told.scope}, {e.scope.partition(' ')[2]}") if told else e
+    return list(kept.values())
 
 
 def turned(effect: Effect) -> Effect:
@@ -293,7 +303,7 @@ def _number_table(table: PaperTable, inputs: OrderInputs) -> Table:
         id=f"paper-table-{table.number}",
         caption=f"The paper's table {table.number}: {table.title}. {'Not comparable' if none else 'Beside ours'}: {why}. Brackets: 95 % "
         "Wilson intervals over items, where their number is known",
-        columns=(Column(name="Row"), *(Column(name=c.name, numeric=True, tag=f"n = {c.n:,}" if c.n else "") for c in table.columns)),
+        columns=(Column(name="Row"), *(Column(name=c.name, numeric=True, tags=(f"n = {c.n:,}",) if c.n else ()) for c in table.columns)),
         rows=tuple(rows),
         records=tuple(records),
         open=False,

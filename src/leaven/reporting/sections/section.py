@@ -7,7 +7,8 @@ Not covered: which sections there are (order.py), their markup (sections.html).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,11 +41,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """The head of a column; `numeric` columns are set to the right, `tag` is a smaller line under the name."""
+    """The head of a column; `numeric` columns are set to the right, `tags` are smaller lines under the name."""
 
     name: str
     numeric: bool = False
-    tag: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +127,15 @@ def measured_cell(
     noun: str = "item",
     shared: str = "",
     what: str = "",
-    whole: bool = False,
+    say: Callable[[float | None], str] | None = None,
 ) -> Cell:
     """Return a number with its interval, and with what it rests on unless `shared` says it for the whole table.
 
-    `whole` words large counts without decimals; `what` names the quantity in the table of numbers, where it has runs.
+    `say` words the numbers (default: three decimals); `what` names the quantity in the table of numbers, where it has runs.
     """
     if measured is None:
         return Cell()
-    say = (lambda v, sign=False: tokens(v)) if whole else (lambda v, sign=signed: number(v, sign=sign, percent=percent))
+    say = say or (lambda value: number(value, sign=signed, percent=percent))
     ends = MISSING if measured.low is None or measured.high is None else f"[{say(measured.low)}, {say(measured.high)}]"
     tags = [ends if ends != MISSING else ""]
     tags.append("" if shared else basis_of(measured, noun))
@@ -149,6 +150,14 @@ def tokens(value: float | None) -> str:
     return amount(round(value)) if abs(value) >= 1000 else f"{value:,.1f}".removesuffix(".0")
 
 
+def fine(value: float | None, *, sign: bool = False) -> str:
+    """Return a measured value with three decimals, or with three digits where it is small."""
+    if value is None or not math.isfinite(value) or abs(value) >= 0.1 or abs(value) < 1e-12:
+        return number(value, sign=sign)
+    text = f"{abs(value):.2e}" if abs(value) < 1e-4 else f"{abs(value):#.3g}"
+    return ("\u2212" if value < 0 else "+" if sign else "") + text
+
+
 def measured_record(measured: Measured | None, prefix: str = "") -> dict[str, Any]:
     """Return a Measured as plain columns: estimate, low, high, n, seeds (space-joined)."""
     m = measured or Measured(estimate=None)
@@ -158,9 +167,14 @@ def measured_record(measured: Measured | None, prefix: str = "") -> dict[str, An
 
 
 def bracketed(measured: Measured, *, percent: bool = False, signed: bool = False) -> str:
-    """Return "0.31 [0.28, 0.34]", the number alone when it has no interval."""
-    ends = interval(measured.low, measured.high, percent=percent, sign=signed)
-    return number(measured.estimate, percent=percent, sign=signed) + ("" if ends == MISSING else f" {ends}")
+    """Return "0.31 [0.28, 0.34]", the number alone when it has no interval; small values keep three digits."""
+    if percent:
+        ends = interval(measured.low, measured.high, percent=True, sign=signed)
+        return number(measured.estimate, percent=True, sign=signed) + ("" if ends == MISSING else f" {ends}")
+    told = fine(measured.estimate, sign=signed)
+    if measured.low is None or measured.high is None:
+        return told
+    return f"{told} [{fine(measured.low, sign=signed)}, {fine(measured.high, sign=signed)}]"
 
 
 def with_rest(words: str, shared: str) -> str:

@@ -82,8 +82,21 @@ def strategy_section(inputs: OrderInputs) -> Section | None:
     )
 
 
+def _split(results: Sequence[StrategyResult]) -> bool:
+    """Return whether some benchmark was answered in several orders, so that rows and not columns tell them apart."""
+    orders: dict[str, set[str]] = {}
+    for r in results:
+        orders.setdefault(r.benchmark, set()).add(r.prompted)
+    return any(len(found) > 1 for found in orders.values())
+
+
+def _row(r: StrategyResult, split: bool) -> Row:
+    return r.condition, r.level, r.prompted if split else ""
+
+
 def _rows(results: Sequence[StrategyResult], styles: Styles) -> list[Row]:
-    found = dict.fromkeys((r.condition, r.level, r.prompted) for r in results)
+    split = _split(results)
+    found = dict.fromkeys(_row(r, split) for r in results)
     order = styles.sorted(c for c, _, _ in found)
     return sorted(found, key=lambda row: order.index(row[0]))
 
@@ -91,7 +104,11 @@ def _rows(results: Sequence[StrategyResult], styles: Styles) -> list[Row]:
 def _head(row: Row, inputs: OrderInputs, styles: Styles) -> Cell:
     condition, level, prompted = row
     words = strategy_words(inputs.strategies.get(condition, ""))
-    return styles.cell(condition, words, level_text(level), f"prompted: {prompted}" if prompted else "")
+    return styles.cell(condition, words, level_text(level), _prompted(prompted))
+
+
+def _prompted(order: str) -> str:
+    return f"answers begin with {order}" if order else ""
 
 
 def _measure(result: StrategyResult) -> tuple[str, str]:
@@ -101,30 +118,25 @@ def _measure(result: StrategyResult) -> tuple[str, str]:
 def _scores(results: Sequence[StrategyResult], rows: list[Row], inputs: OrderInputs, styles: Styles) -> Table | None:
     if not results:
         return None
+    split = _split(results)
     measures = list(dict.fromkeys(map(_measure, results)))
-    own = {(r.condition, r.level, r.prompted, *_measure(r)): r for r in results}
+    own = {(*_row(r, split), *_measure(r)): r for r in results}
     shared = {m: shared_basis(r.score for r in results if _measure(r) == m) for m in measures}
+    same = shared[measures[0]] if len(set(shared.values())) == 1 else ""
     columns = [Column(name="Condition")]
-    for benchmark, metric in measures:
-        percent = all(r.binary for r in results if _measure(r) == (benchmark, metric))
-        columns.append(Column(name=benchmark, numeric=True, tag=metric.replace("_", " ") + (", %" if percent else "")))
+    for m in measures:
+        rows_of = [r for r in results if _measure(r) == m]
+        unit = m[1].replace("_", " ") + (", %" if all(r.binary for r in rows_of) else "")
+        order = "" if split else _prompted(rows_of[0].prompted)
+        columns.append(Column(name=m[0], numeric=True, tags=tuple(t for t in (unit, order, "" if same else shared[m]) if t)))
     cells = []
     for row in rows:
         line = [_head(row, inputs, styles)]
-        for measure in measures:
-            r = own.get((*row, *measure))
-            what = f"{row[0]}, {measure_words(measure[1], measure[0])}"
-            line.append(
-                measured_cell(r.score, percent=r.binary, shared=shared[measure], what=what + (", %" if r.binary else ""))
-                if r
-                else Cell()
-            )
+        for m in measures:
+            r = own.get((*row, *m))
+            what = f"{row[0]}, {measure_words(m[1], m[0])}" + (", %" if r and r.binary else "")
+            line.append(measured_cell(r.score, percent=r.binary, shared=shared[m], what=what) if r else Cell())
         cells.append(tuple(line))
-    rest = {shared[m] for m in measures}
-    same = rest.pop() if len(rest) == 1 else ""
-    if not same:
-        tags = ["", *(shared[m] for m in measures)]
-        columns = [replace(c, tag=f"{c.tag}; {tag}") if tag else c for c, tag in zip(columns, tags, strict=True)]
     return Table(
         id="strategy-scores",
         caption=with_rest("Score of each strategy with its 95 % interval", same),
@@ -154,28 +166,26 @@ def _record(r: StrategyResult, inputs: OrderInputs) -> dict[str, object]:
 def _costs(results: Sequence[StrategyResult], rows: list[Row], inputs: OrderInputs, styles: Styles) -> Table | None:
     if not any(r.trained_tokens is not None or r.generated_tokens or r.parse_failures for r in results):
         return None
-    benchmarks = list(dict.fromkeys(r.benchmark for r in results if r.generated_tokens or r.parse_failures))
-    own: dict[tuple[str, ...], StrategyResult] = {}
-    for r in results:
-        own.setdefault((r.condition, r.level, r.prompted, r.benchmark), r)
+    split = _split(results)
+    costly = [r for r in results if r.generated_tokens or r.parse_failures]
+    benchmarks = list(dict.fromkeys(r.benchmark for r in costly))
+    own = {(*_row(r, split), r.benchmark): r for r in reversed(costly)}
+    measured = {b: [m for r in costly if r.benchmark == b for m in (r.generated_tokens, r.parse_failures) if m] for b in benchmarks}
+    shared = {b: shared_basis(measured[b], "answer") for b in benchmarks}
     columns = [Column(name="Condition"), Column(name="Tokens trained", numeric=True), Column(name="Tokens learned", numeric=True)]
-    columns += [Column(name="Tokens written", numeric=True, tag=f"per answer, {b}") for b in benchmarks]
-    found = [m for r in results for m in (r.generated_tokens, r.parse_failures) if m]
-    shared = shared_basis(found, "answer")
+    for b in benchmarks:
+        columns.append(Column(name="Tokens written", numeric=True, tags=tuple(t for t in (f"per answer, {b}", shared[b]) if t)))
     cells = []
     for row in rows:
-        first = next(r for r in results if (r.condition, r.level, r.prompted) == row)
-        head = styles.cell(row[0], level_text(row[1]), f"prompted: {row[2]}" if row[2] else "")
+        first = next(r for r in results if _row(r, split) == row)
+        head = styles.cell(row[0], level_text(row[1]), _prompted(row[2]))
         line = [head, Cell(text=tokens(first.trained_tokens)), Cell(text=tokens(first.learned_tokens))]
-        line += [_cost_cell(own.get((*row, b)), shared) for b in benchmarks]
+        line += [_cost_cell(own.get((*row, b)), shared[b]) for b in benchmarks]
         cells.append(tuple(line))
     return Table(
         id="strategy-costs",
-        caption=with_rest(
-            "What each strategy costs: tokens trained, mean over seeds; tokens written per answer with 95 % interval, and below it the "
-            "answers from which nothing could be extracted",
-            shared,
-        ),
+        caption="What each strategy costs: tokens trained, mean over seeds; tokens written per answer with 95 % interval, and below "
+        "it the share of answers that could not be read: nothing could be extracted from them",
         columns=tuple(columns),
         rows=tuple(cells),
         records=tuple(_record(r, inputs) for r in results),
@@ -184,7 +194,7 @@ def _costs(results: Sequence[StrategyResult], rows: list[Row], inputs: OrderInpu
 
 def _cost_cell(r: StrategyResult | None, shared: str) -> Cell:
     """Return tokens written per answer, and the share of answers from which nothing could be extracted."""
-    cell = measured_cell(r.generated_tokens if r else None, noun="answer", shared=shared, whole=True)
+    cell = measured_cell(r.generated_tokens if r else None, noun="answer", shared=shared, say=tokens)
     if r is None or r.parse_failures is None:
         return cell
     lost = measured_cell(r.parse_failures, percent=True, noun="answer", shared=shared)
@@ -200,7 +210,8 @@ def _difficulties(inputs: OrderInputs, styles: Styles) -> list[Table]:
     tables = []
     for n, ((benchmark, metric), results) in enumerate(groups.items(), 1):
         levels = sorted({r.difficulty for r in results if r.difficulty is not None})
-        own = {(r.condition, r.level, r.prompted, r.difficulty): r for r in results}
+        split = _split(results)
+        own = {(*_row(r, split), r.difficulty): r for r in results}
         shared = {d: shared_basis(r.score for r in results if r.difficulty == d) for d in levels}
         percent = all(r.binary for r in results)
         rows = []
@@ -219,7 +230,7 @@ def _difficulties(inputs: OrderInputs, styles: Styles) -> list[Table]:
                 caption=f"Score of each strategy by difficulty: {name}, with 95 % intervals",
                 columns=(
                     Column(name="Condition"),
-                    *(Column(name=f"Difficulty {d}", numeric=True, tag=shared[d]) for d in levels),
+                    *(Column(name=f"Difficulty {d}", numeric=True, tags=(shared[d],) if shared[d] else ()) for d in levels),
                 ),
                 rows=tuple(rows),
                 records=tuple(_record(r, inputs) for r in results),
@@ -231,8 +242,8 @@ def _difficulties(inputs: OrderInputs, styles: Styles) -> list[Table]:
 
 
 def _cost_figure(results: Sequence[StrategyResult], styles: Styles) -> Figure | None:
-    """Return score against tokens written per answer, a panel per benchmark; None without both."""
-    panels, said = [], []
+    """Return score against tokens written per answer, a panel per benchmark; None where costs do not differ."""
+    split, panels, said = _split(results), [], []
     for benchmark, metric in dict.fromkeys(map(_measure, results)):
         series = []
         for r in results:
@@ -240,11 +251,11 @@ def _cost_figure(results: Sequence[StrategyResult], styles: Styles) -> Figure | 
             if _measure(r) != (benchmark, metric) or cost is None or r.score.estimate is None:
                 continue
             label = r.condition + (f", {level_text(r.level)}" if level_text(r.level) else "")
-            label += f", prompted {r.prompted}" if r.prompted else ""
+            label += f", {_prompted(r.prompted)}" if split and r.prompted else ""
             bars = ((cost, r.score.low, r.score.high),) if r.score.low is not None and r.score.high is not None else ()
             series.append(Series(label=label, style=styles.of(r.condition), points=((cost, r.score.estimate),), bars=bars))
             said.append(f"{label} {number(r.score.estimate, percent=r.binary)} at {tokens(cost)} tokens on {benchmark}")
-        if len(series) > 1:
+        if len({x for one in series for x, _ in one.points}) > 1:
             panels.append(Panel(title=benchmark, series=tuple(series)))
     if not panels:
         return None

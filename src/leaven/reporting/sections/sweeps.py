@@ -193,10 +193,9 @@ def _curve_table(n: int, measure: str, rows: Sequence[CheckpointScore], styles: 
         if not own:
             continue
         best = max(own, key=lambda r: r.score.estimate or 0.0)
-        cells = [
-            measured_cell(r.score, percent=percent, shared=shared, what=f"{_name(r)}, {measure}, step {amount(r.step)}")
-            for r in (own[0], own[len(own) // 2], best, own[-1])
-        ]
+        what = f"{_name(own[0])}, {measure}, step {amount(own[-1].step)}"
+        cells = [measured_cell(r.score, percent=percent, shared=shared) for r in (own[0], own[len(own) // 2], best)]
+        cells.append(measured_cell(own[-1].score, percent=percent, shared=shared, what=what))
         lines.append((styles.cell(own[0].condition, _level(own[0])), *cells, Cell(text=amount(best.step))))
     steps = sorted({r.step for r in rows})
     tags = (f"step {amount(steps[0])}", f"step {amount(steps[len(steps) // 2])}", "highest", f"step {amount(steps[-1])}")
@@ -206,7 +205,7 @@ def _curve_table(n: int, measure: str, rows: Sequence[CheckpointScore], styles: 
         + ". The best checkpoint was chosen by this score, so its value is optimistic",
         columns=(
             Column(name="Condition"),
-            *(Column(name=w, numeric=True, tag=t) for w, t in zip(("First", "Halfway", "Best", "Last"), tags, strict=True)),
+            *(Column(name=w, numeric=True, tags=(t,)) for w, t in zip(("First", "Halfway", "Best", "Last"), tags, strict=True)),
             Column(name="Step of the best", numeric=True),
         ),
         rows=tuple(lines),

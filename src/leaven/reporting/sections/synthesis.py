@@ -112,8 +112,8 @@ def _funnel_table(rows: Sequence[FunnelRow]) -> Table:
         Column(name="Rows", numeric=True),
         Column(name="Passed the filter", numeric=True),
         Column(name="Consistent", numeric=True),
-        Column(name="Share", numeric=True, tag="consistent of all"),
-        Column(name="Share", numeric=True, tag="consistent of filtered"),
+        Column(name="Share", numeric=True, tags=("consistent of all",)),
+        Column(name="Share", numeric=True, tags=("consistent of filtered",)),
     ]
     told = any(r.reasons for r in rows)
     cells = []
