@@ -44,6 +44,7 @@ def probe_records(
     regions: Mapping[str, Mapping[str, Sequence[float]]],
     findings: Sequence[Finding],
     strategies: Mapping[str, str],
+    clusters: Mapping[str, str],
 ) -> dict[str, list[Row]]:
     """Return distributions, differences, attention, gradients and effects.
 
@@ -53,11 +54,12 @@ def probe_records(
         regions: Condition -> part -> (start, end) as shares of the text, means over examples.
         findings: What `probe_findings` made of the values.
         strategies: Condition -> strategy.
+        clusters: Example -> cluster of examples that are not independent.
     """
-    means = _means(values)
+    means = _means(values, clusters)
     return {
-        "distributions": _distributions(values),
-        "differences": _differences(values, findings),
+        "distributions": _distributions(values, clusters),
+        "differences": _differences(values, findings, clusters),
         "attention": _attention(grids, means, regions),
         "gradients": _gradients(means),
         "effects": _effects(findings, strategies),
@@ -75,7 +77,7 @@ def regions_of(entries: Sequence[Mapping[str, Any]], inputs: Mapping[str, Path])
     return found
 
 
-def _means(values: pl.DataFrame) -> list[Row]:
+def _means(values: pl.DataFrame, clusters: Mapping[str, str]) -> list[Row]:
     """Return the mean of every part, layer and name that is drawn as a number: attention masses and gradient norms."""
     wanted = values.filter(
         ((pl.col("kind") == "attention") & (pl.col("name") == "mass"))
@@ -84,7 +86,7 @@ def _means(values: pl.DataFrame) -> list[Row]:
     keys = ["probe", "kind", "condition", "level", "part", "other", "layer", "name"]
     rows = []
     for key, part in wanted.group_by(keys, maintain_order=True):
-        rows.append(dict(zip(keys, key, strict=True)) | {"measured": _measured(mean_of(part), runs_of(part))})
+        rows.append(dict(zip(keys, key, strict=True)) | {"measured": _measured(mean_of(part, clusters), runs_of(part))})
     return rows
 
 
@@ -100,7 +102,7 @@ def _measured(found: Mapping[str, Any], runs: Sequence[str]) -> Row:
     }
 
 
-def _distributions(values: pl.DataFrame) -> list[Row]:
+def _distributions(values: pl.DataFrame, clusters: Mapping[str, str]) -> list[Row]:
     """Return one histogram per probe, level, measure, part and condition, on bins that all of a measure share."""
     found = []
     for (kind, name), (measure, unit) in DRAWN.items():
@@ -115,7 +117,7 @@ def _distributions(values: pl.DataFrame) -> list[Row]:
                         "condition": condition,
                         "edges": edges.tolist(),
                         "counts": drawn["counts"],
-                        "mean": _measured(mean_of(one), runs_of(one)),
+                        "mean": _measured(mean_of(one, clusters), runs_of(one)),
                         "sd": drawn["gaussian"]["sd"],
                         "part": part,
                         "given": str(other).replace("+", " and "),
@@ -126,13 +128,13 @@ def _distributions(values: pl.DataFrame) -> list[Row]:
     return found
 
 
-def _differences(values: pl.DataFrame, findings: Sequence[Finding]) -> list[Row]:
+def _differences(values: pl.DataFrame, findings: Sequence[Finding], clusters: Mapping[str, str]) -> list[Row]:
     """Return the gap of both parts in every condition, and the declared contrasts of distributions."""
     found = []
     gaps = values.filter((pl.col("kind") == "perplexity") & (pl.col("name") == "gap_nats"))
     for (condition, first, second), rows in gaps.group_by("condition", "part", "other", maintain_order=True):
         label = f"{first} minus {second}"
-        gap = _measured(mean_of(rows), runs_of(rows))
+        gap = _measured(mean_of(rows, clusters), runs_of(rows))
         found.append({"measure": "log_perplexity", "label": label, "effect": gap, "condition": condition})
     quantities = {
         "gap in nats, first - second": "log_perplexity",

@@ -64,7 +64,7 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
     progress = _progress(spec, inputs, results, curves, ctx)
     fingerprints = _fingerprints(spec, inputs)
     amounts = amounts_finding(spec.get("orders", ()), inputs, _level)
-    probed = _probed(spec, inputs, contrasts)
+    probed = _probed(spec, inputs, contrasts, items)
     findings = [
         *contrast_findings(results, contrasts, fingerprints),
         *score_findings(scores),
@@ -96,16 +96,24 @@ class Probed:
     values: pl.DataFrame
     grids: pl.DataFrame
     findings: list[Finding]
+    clusters: Mapping[str, str]
 
 
-def _probed(spec: Mapping[str, Any], inputs: Mapping[str, Path], contrasts: list[Contrast]) -> Probed:
-    """Gather the values of all probes and compare the conditions that the study contrasts."""
+def _probed(
+    spec: Mapping[str, Any], inputs: Mapping[str, Path], contrasts: list[Contrast], items: Mapping[str, pl.DataFrame]
+) -> Probed:
+    """Gather the values of all probes and compare the conditions that the study contrasts; a benchmark's items bring their clusters."""
     entries = spec.get("probes", ())
     values, grids = gather_values(entries, inputs), gather_grids(entries, inputs)
     if values.is_empty():
-        return Probed(values, grids, [])
+        return Probed(values, grids, [], {})
     pairs = list(dict.fromkeys((c.treatment, c.control) for c in contrasts))
-    return Probed(values, grids, probe_findings(values, pairs, grids=grids))
+    clusters = {
+        item: cluster or item
+        for name in {e.get("of") for e in entries} & set(items)
+        for item, cluster in items[name].select("item", "cluster").iter_rows()
+    }
+    return Probed(values, grids, probe_findings(values, pairs, clusters, grids), clusters)
 
 
 def _order(
@@ -122,7 +130,12 @@ def _order(
     strategies, begins = dict(spec.get("strategies") or {}), dict(spec.get("begins") or {})
     rows = amounts.data.get("rows", [])
     seen = probe_records(
-        probed.values, probed.grids, regions_of(spec.get("probes", ()), inputs), probed.findings, strategies
+        probed.values,
+        probed.grids,
+        regions_of(spec.get("probes", ()), inputs),
+        probed.findings,
+        strategies,
+        probed.clusters,
     )
     return {
         **seen,

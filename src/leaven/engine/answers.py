@@ -75,7 +75,14 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
         "benchmark_kinds": {name: m.benchmark for name, m in study.measure.items()},
         "temperatures": {name: m.temperature for name, m in study.measure.items()},
         "probes": [
-            {**cell, "probe": name, "kind": study.probe[name].kind, "input": _input("probe", r, name), "node": node}
+            {
+                **cell,
+                "probe": name,
+                "kind": study.probe[name].kind,
+                "of": study.probe[name].of,
+                "input": _input("probe", r, name),
+                "node": node,
+            }
             for r, cell in zip(runs, cells, strict=True)
             for name, node in r.probes.items()
         ],

@@ -349,9 +349,9 @@ class _Builder:
                     f"{where}: {probe.kind} compares with the model that the last stage starts from, but {cell.condition!r} has one "
                     "stage and starts from random weights; put a stage before it, or start from a folder (model.kind: hf)"
                 )
-            if "samples" in needed:
-                if probe.of is None:
-                    raise StudyError(f"{where}: {probe.kind} looks at answers; expected `of: BENCHMARK` as its origin")
+            if "samples" in needed and probe.of is None:
+                raise StudyError(f"{where}: {probe.kind} looks at answers; expected `of: BENCHMARK` as its origin")
+            if probe.of is not None and "samples" in (*needed, *find_kind(probe.kind).uses):
                 inputs["samples"] = samples[probe.of]
             identity = f"{base}/probe-{name}"
             function = ":".join(find_kind(probe.kind).step.rsplit(".", 1))

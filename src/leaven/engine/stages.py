@@ -57,7 +57,7 @@ def synthesise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
     """
     from leaven.data.synthesis import prepare_files
     from leaven.data.synthesis import synthesise as run
-    from leaven.data.teacher import Recorded, Reference
+    from leaven.data.teacher import Recorded, Reference, identity_of
     from leaven.spec.load import load_spec
     from leaven.spec.runtime import secret
     from leaven.spec.synthesis import Synthesis
@@ -75,4 +75,4 @@ def synthesise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, c
             raise StudyError(f"teacher.key_env: expected the API key in the environment variable {name}, found none; set it and run again")
         teacher = Server(typed.teacher.server, secret(name), asking.concurrency, asking.requests_per_minute, asking.timeout_s,
                          asking.attempts, asking.backoff_s, asking.give_up_after)  # fmt: skip
-    run(prepared, typed, teacher, out, ctx)
+    run(prepared, typed, teacher, identity_of(typed.teacher, inputs.get("recorded"), prepared.seeds), out, ctx)
