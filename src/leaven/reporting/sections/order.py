@@ -11,6 +11,7 @@ from leaven.reporting.sections.errata import errata_section
 from leaven.reporting.sections.gradients import gradient_section
 from leaven.reporting.sections.inputs import OrderInputs
 from leaven.reporting.sections.paper import paper_section
+from leaven.reporting.sections.sampling import sampling_section
 from leaven.reporting.sections.section import Section
 from leaven.reporting.sections.strategies import strategy_section
 from leaven.reporting.sections.sweeps import sweep_sections
@@ -22,6 +23,7 @@ def order_sections(inputs: OrderInputs) -> list[Section]:
     found = [
         strategy_section(inputs),
         *sweep_sections(inputs),
+        sampling_section(inputs),
         *distribution_sections(inputs),
         attention_section(inputs),
         gradient_section(inputs),

@@ -159,8 +159,10 @@ def perturbation_section(inputs: OrderInputs) -> Section | None:
     )
 
 
-def _operation(r: Perturbation) -> str:
-    return f"{r.operation.replace('_', ' ')} ({r.target})"
+def _operation(r: Perturbation, rows: Sequence[Perturbation]) -> str:
+    """Return the operation in words, with its target where one operation has several."""
+    name = r.operation.replace("_", " ")
+    return name if sum(o.operation == r.operation for o in rows) == 1 else f"{name} ({r.target})"
 
 
 def _counts(r: Perturbation) -> tuple[int, int, int, int]:
@@ -171,18 +173,18 @@ def _outcome_figure(rows: Sequence[Perturbation]) -> Figure:
     names = ("changed", "unchanged", "skipped", "refused")
     bars = [
         Bar(
-            label=_operation(r),
+            label=_operation(r, rows),
             counts=_counts(r),
-            words=f"{r.changed:,} of {sum(_counts(r)):,} changed ({share(r.changed, sum(_counts(r)))[0]})",
+            words=f"{r.changed:,} of {sum(_counts(r)):,} ({share(r.changed, sum(_counts(r)))[0]})",
         )
         for r in rows
     ]
-    said = "; ".join(f"{_operation(r)}: " + ", ".join(f"{n:,} {w}" for n, w in zip(_counts(r), names, strict=True)) for r in rows[:8])
+    said = "; ".join(f"{_operation(r, rows)}: " + ", ".join(f"{n:,} {w}" for n, w in zip(_counts(r), names, strict=True)) for r in rows[:8])
     return Figure(
         name="perturbations",
         title="Rows that each operation changed",
         description=f"Outcomes of perturbations. {said}.",
-        caption="Each bar is all rows that the operation was given.",
+        caption="Each bar is all rows that the operation was given; the numbers beside it are the changed ones.",
         table="perturbation-counts",
         draw=_bars(bars, names),
     )
