@@ -15,7 +15,7 @@ from leaven.core.step import StepContext
 from leaven.data.dialogue import Malformed, parse_reply, prompt_text, reply_text, split_tests
 from leaven.data.seeds import Seed
 from leaven.data.shots import SHOTS
-from leaven.data.teacher import Recorded, Reference, Reply, asks_of, messages_of, shots_from
+from leaven.data.teacher import Recorded, Reference, Reply, asks_of, messages_of, shot_messages, shots_from
 from leaven.errors import DataError
 
 CODE = "def top(xs):\n    return max(xs)\n"
@@ -55,12 +55,12 @@ def test_variants_contain_and_omit_the_code() -> None:
 
 
 def test_shots_are_earlier_turns_in_the_shape_that_is_asked_for() -> None:
-    messages = messages_of(SEED, show_code=True, shots=SHOTS)
+    messages = messages_of(SEED, shot_messages(SHOTS, raw=False))
     assert [m["role"] for m in messages] == ["user", "assistant"] * 3 + ["user"]
     assert parse_reply(messages[1]["content"]).code == SHOTS[0].code
-    raw = messages_of(replace(SEED, question=""), show_code=True, shots=SHOTS)
+    raw = messages_of(replace(SEED, question=""), shot_messages(SHOTS, raw=True))
     assert parse_reply(raw[1]["content"], wants_task=True).task == SHOTS[0].question
-    assert not any(SHOTS[0].answer in m["content"] for m in messages_of(SEED, show_code=False, shots=SHOTS))
+    assert not any(SHOTS[0].answer in m["content"] for m in shot_messages(SHOTS, raw=False, show_code=False))
 
 
 def test_builtin_shots_have_ten_asserts_and_pass_them() -> None:

@@ -154,6 +154,29 @@ def test_the_replies_of_a_run_are_a_recorded_teacher(seeds: Path, recorded: Path
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
+def test_a_changed_file_and_another_teacher_are_other_replies(seeds: Path, recorded: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    leaven.synthesize(seeds, out, [f"teacher.recorded={recorded}"])
+    recorded.write_text(recorded.read_text().replace("total -= x", "total += x"))
+    changed = leaven.synthesize(seeds, out, [f"teacher.recorded={recorded}"])
+    assert changed.funnel[0].consistent == 24 and changed.now == {"answered": 30, "executed": 6}
+    with FaultyServer(answer=served) as server:
+        asked = leaven.synthesize(seeds, out, [f"teacher.server={server.url}", "teacher.model=m"])
+        assert len(server.seen) == 30 and asked.funnel[0].consistent == 18 and asked.now["executed"] == 0
+        leaven.synthesize(seeds, out, [f"teacher.recorded={recorded}"])  # the server's answers outlive another teacher's run
+        leaven.synthesize(seeds, out, [f"teacher.server={server.url}", "teacher.model=m"])
+        assert len(server.seen) == 30
+
+
+def test_equal_requests_are_asked_once(tmp_path: Path) -> None:
+    row = {"instruction": "Write add7(xs): the sum of a list plus 7, as an integer.", "output": code_of(7)}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "s.yaml").write_text("sources: {a: {file: a.jsonl}, b: {file: a.jsonl}}\nteacher: {model: m}\n")
+    with FaultyServer(answer=served) as server:
+        result = leaven.synthesize(tmp_path / "s.yaml", tmp_path / "out", [f"teacher.server={server.url}"])
+        assert len(server.seen) == 1 and [r.consistent for r in result.funnel] == [1, 1, 2]
+
+
 def test_several_replies_per_seed_give_the_first_consistent_one(seeds: Path, tmp_path: Path) -> None:
     kinds = {0: ("malformed", "inconsistent", "consistent"), 1: ("inconsistent", "malformed", "inconsistent"), 2: ("malformed",) * 3}
     rows = [{"id": f"{i:07d}", "sample": s, "reply": reply_of(i, kind)} for i, found in kinds.items() for s, kind in enumerate(found)]
@@ -163,7 +186,7 @@ def test_several_replies_per_seed_give_the_first_consistent_one(seeds: Path, tmp
     assert records == {"0000000": (True, 2), "0000001": (False, 0)}
     (row,) = result.funnel
     assert (row.answered, row.parsed, row.consistent, row.inconsistent) == (3, 2, 1, 1)
-    assert result.exit_code == 1 and result.unanswered == {"no recorded reply": 81}
+    assert result.exit_code == 0 and result.unanswered == {"no recorded reply": 81}  # asking a file again would bring no more
     assert [r["reason"] for r in rows_in(tmp_path / "out" / "rejected.jsonl") if r["stage"] == "reply"] == ["no [Test] part"]
 
 

@@ -117,6 +117,11 @@ def test_the_rate_limit_spaces_requests_and_the_key_goes_into_one_header(server:
     assert KEY not in repr(client(server)) and all(KEY not in str(body) for _, body, _ in server.seen)
     ask_all(client(server, key=""), asks("g"))
     assert "Authorization" not in server.seen[-1][2]
+    whole = Server(f"{server.url}/chat/completions/", f" {KEY}\n")  # what people paste
+    assert ask_all(whole, asks("h"))[0] == {"h": "reply to h"} and server.seen[-1][2]["Authorization"] == f"Bearer {KEY}"
+    with pytest.raises(BackendError, match="teacher.key_env") as caught:
+        Server(server.url, f"{KEY}\nX-Header: 1")
+    assert KEY not in str(caught.value)
 
 
 def test_a_limited_rate_pauses_every_thread(server: Any) -> None:

@@ -46,11 +46,12 @@ class SynthesisResult:
     requests_known: int = 0
     request_chars: int = 0
     planned: bool = False
+    asks_server: bool = False
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 when requests stayed without an answer."""
-        return 1 if self.unanswered else 0
+        """0, or 1 when requests to a server stayed without an answer: asking again may bring it."""
+        return 1 if self.unanswered and self.asks_server else 0
 
 
 def synthesize(
@@ -81,6 +82,7 @@ def synthesize(
     """
     from leaven.core.step import Resources, StepContext
     from leaven.data.synthesis import Replies, prepare_files
+    from leaven.data.teacher import identity_of
 
     typed, base = load_synthesis(Path(spec), tuple(set))
     folder = Path(out)
@@ -94,7 +96,7 @@ def synthesize(
         inputs = _inputs(typed, base, folder, context)
         if plan:
             prepared = prepare_files(typed, inputs, context)
-            known = Replies(folder / "replies.jsonl").known
+            known = Replies(folder / "replies.jsonl", identity_of(typed.teacher, inputs.get("recorded"), prepared.seeds)).known
             left = [a for a in prepared.asks if a.key not in known]
             return _planned(typed, prepared, left, folder, previews)
         from leaven.engine.stages import synthesise
@@ -204,7 +206,8 @@ def _result(folder: Path) -> SynthesisResult:
     rows = [FunnelRow(row["source"], **{c: row[c] for c in COUNTED}) for row in report["funnel"]]
     reasons = [(r["source"], r["stage"], r["reason"], r["n"]) for r in report["reasons"]]
     now = json.loads((folder / "timings.json").read_text("utf-8"))
-    return SynthesisResult(rows, reasons, folder, report["unanswered"], report["split"], report["tokens"], now)
+    return SynthesisResult(rows, reasons, folder, report["unanswered"], report["split"], report["tokens"], now,
+                           asks_server=report["server"] is not None)  # fmt: skip
 
 
 def result_text(result: SynthesisResult) -> str:
@@ -224,7 +227,7 @@ def result_text(result: SynthesisResult) -> str:
         return "\n".join([*lines, *(f"\n{p}" for p in result.previews)])
     for why, n in result.unanswered.items():
         lines.append(f"without an answer: {n:,} x {why}")
-    if result.unanswered:
+    if result.exit_code:
         lines.append("run the same command to ask for these again")
     if any(result.tokens.values()):
         lines.append(f"tokens as the server counted them: {result.tokens['prompt']:,} in, {result.tokens['reply']:,} out")

@@ -26,7 +26,7 @@ from leaven.data.dialogue import Answered, Malformed, parse_reply
 from leaven.data.funnel import FunnelRow, funnel
 from leaven.data.seeds import Rejected, Seed, filter_seeds
 from leaven.data.shots import SHOTS
-from leaven.data.teacher import Ask, Reply, Teacher, asks_of, messages_of, shots_from
+from leaven.data.teacher import Ask, Reply, Teacher, asks_of, messages_of, shot_messages, shots_from
 from leaven.errors import DataError, StudyError
 from leaven.spec.synthesis import Synthesis
 
@@ -85,19 +85,19 @@ class Synthesised:
 
 
 class Replies:
-    """Replies by the key of their request, in a JSONL file that only grows."""
+    """One teacher's replies by the key of their request, in a JSONL file that only grows and may hold those of other teachers."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, teacher: str) -> None:
+        self.path, self.teacher = path, teacher
         self.known: dict[str, Reply] = {}
-        for row in read_log(path):
+        for row in (r for r in read_log(path) if r["teacher"] == teacher):
             self.known[row["key"]] = Reply(row["key"], row["source"], row["id"], row["sample"], row["reply"], row["finish"],
                                            row["prompt_tokens"], row["reply_tokens"])  # fmt: skip
 
     def keep(self, reply: Reply) -> None:
         """Write a reply the moment it is there."""
-        row = {"key": reply.key, "source": reply.source, "id": reply.seed, "sample": reply.sample, "reply": reply.text,
-               "finish": reply.finish, "prompt_tokens": reply.prompt_tokens, "reply_tokens": reply.reply_tokens}  # fmt: skip
+        row = {"key": reply.key, "teacher": self.teacher, "source": reply.source, "id": reply.seed, "sample": reply.sample}
+        row |= {"reply": reply.text, "finish": reply.finish, "prompt_tokens": reply.prompt_tokens, "reply_tokens": reply.reply_tokens}
         append_log(self.path, row)
         self.known[reply.key] = reply
 
@@ -149,9 +149,11 @@ def prepare(
         found_none = f"found none of {sum(totals.values())} ({top})"
         raise DataError(f"seeds: expected at least one that passes the filter, {found_none}; loosen `rules`")
     body = body_of(spec)
+    show, asserts = spec.prompt.code == "with", spec.prompt.asserts
+    before = {raw: shot_messages(shots, raw=raw, show_code=show, asserts=asserts) for raw in (False, True)}
     asks = []
     for seed in drawn(seeds.values(), spec.asking.limit):
-        messages = messages_of(seed, show_code=spec.prompt.code == "with", shots=shots, asserts=spec.prompt.asserts)
+        messages = messages_of(seed, before[not seed.question], show_code=show, asserts=asserts)
         asks += asks_of(seed, messages, body, spec.teacher.samples)
     return Prepared(seeds, rejected, asks, totals)
 
@@ -188,15 +190,15 @@ def drawn(seeds: Iterable[Seed], limit: int | None) -> list[Seed]:
 # ---- the whole way -----------------------------------------------------------------------------------------------
 
 
-def synthesise(prepared: Prepared, spec: Synthesis, teacher: Teacher, out: Path, ctx: StepContext) -> Synthesised:
-    """Ask, parse, execute, split and write everything into `out`.
+def synthesise(prepared: Prepared, spec: Synthesis, teacher: Teacher, identity: str, out: Path, ctx: StepContext) -> Synthesised:
+    """Ask, parse, execute, split and write everything into `out`; `identity` says whose replies may be used again (identity_of).
 
     Raises:
         BackendError, Interrupted: see Teacher.answer; the same call goes on where it stopped.
         StudyError: the split asks for more records than there are.
     """
-    replies = Replies(out / "replies.jsonl")
-    todo = [ask for ask in prepared.asks if ask.key not in replies.known]
+    replies = Replies(out / "replies.jsonl", identity)
+    todo = list({ask.key: ask for ask in prepared.asks if ask.key not in replies.known}.values())  # equal requests are asked once
     unanswered = teacher.answer(todo, replies.keep, ctx) if todo else {}
     ctx.check_stop()
     records, malformed, answered = _parsed(prepared, replies, spec)
@@ -337,6 +339,7 @@ def _write(out: Path, records: Sequence[Record], result: Synthesised, spec: Synt
     reasons = Counter((r.source, r.stage, r.reason) for r in result.rejected)
     report = {
         "teacher": teacher,
+        "server": spec.teacher.server,
         "model": spec.teacher.model,
         "funnel": [r.row() for r in result.funnel],
         "reasons": [{"source": s, "stage": st, "reason": r, "n": n} for (s, st, r), n in sorted(reasons.items())],

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from leaven.core.hashing import digest
+from leaven.core.hashing import digest, file_digest
 from leaven.core.step import StepContext
 from leaven.core.types import Example
 from leaven.data.dialogue import prompt_text, reply_text
 from leaven.data.seeds import Seed
 from leaven.data.sources.rows import read_rows
 from leaven.errors import DataError
+from leaven.spec import synthesis as spec
 
 Message = dict[str, str]
 
@@ -67,15 +68,19 @@ class Teacher(Protocol):
         """
 
 
-def messages_of(seed: Seed, *, show_code: bool, shots: Sequence[Example] = (), asserts: int = 10) -> tuple[Message, ...]:
-    """Return the messages that ask about one seed: each shot as a question and its reply, then the seed."""
-    raw = not seed.question
+def shot_messages(shots: Sequence[Example], *, raw: bool, show_code: bool = True, asserts: int = 10) -> tuple[Message, ...]:
+    """Return the earlier turns that show how to answer; `raw` shots write the task themselves."""
     messages: list[Message] = []
     for shot in shots:
         asked = prompt_text("" if raw else shot.question, shot.code if raw else shot.answer or shot.code, show_code, asserts)
         reply = reply_text(shot.thought, shot.code, shot.tests, shot.question if raw else "")
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
-    return (*messages, {"role": "user", "content": prompt_text(seed.question, seed.code, show_code, asserts)})
+    return tuple(messages)
+
+
+def messages_of(seed: Seed, before: tuple[Message, ...] = (), *, show_code: bool = True, asserts: int = 10) -> tuple[Message, ...]:
+    """Return the messages that ask about one seed, after those of the shots (`shot_messages`, made once for all seeds)."""
+    return (*before, {"role": "user", "content": prompt_text(seed.question, seed.code, show_code, asserts)})
 
 
 def asks_of(seed: Seed, messages: tuple[Message, ...], body: Mapping[str, Any], samples: int = 1) -> list[Ask]:
@@ -86,6 +91,18 @@ def asks_of(seed: Seed, messages: tuple[Message, ...], body: Mapping[str, Any], 
         key = digest({"messages": list(messages), "body": varied, "sample": sample})[:32]
         asks.append(Ask(seed.source, seed.id, sample, seed.question, messages, varied, key))
     return asks
+
+
+def identity_of(teacher: spec.Teacher, recorded: Path | None, seeds: Mapping[tuple[str, str], Seed]) -> str:
+    """Return who answers, as far as it decides what is answered beside the request: a changed file of replies is another teacher.
+
+    A server is known by the model that requests name, not by its address, so that it may move.
+    """
+    if teacher.server is not None:
+        return "server"
+    if recorded is not None:
+        return f"recorded {file_digest(recorded)[:12]}"
+    return f"reference {digest([[s.thought, s.code, list(s.tests)] for s in seeds.values()])[:12]}"
 
 
 # ---- teachers without a server -------------------------------------------------------------------------------

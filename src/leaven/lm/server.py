@@ -73,6 +73,9 @@ class Server:
     retried: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self.url, self.key = self.url.strip().rstrip("/").removesuffix("/chat/completions"), self.key.strip()
+        if not (self.key.isascii() and self.key.isprintable() and " " not in self.key):
+            raise BackendError("teacher.key_env: expected a key of printable ASCII characters, found others; set the variable anew")
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BackendError(
@@ -119,7 +122,7 @@ class Server:
         else:
             link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=self.timeout_s)
         try:
-            link.request("POST", parts.path.rstrip("/") + "/chat/completions", json.dumps(body).encode(), headers)
+            link.request("POST", f"{parts.path}/chat/completions", json.dumps(body).encode(), headers)
             _until(link, deadline)
             response = link.getresponse()
             return response.status, response.headers, _body(link, response, deadline)
