@@ -1,10 +1,10 @@
-"""List formulas: "write blend(scores): rearrange a list of 4, then return a formula of two places" -> a real function.
+"""List formulas: "write f(scores): rearrange a list of 4, then return a formula of two places" -> a real function.
 
-The smallest family whose programs have everything that the ablations of Liu et al. 2025 (section 5) take away or change:
-a signature with its own names, a docstring, a comment, several variables, an operator and constants. Names, formula and
-layout can be copied from the question; which items the two places hold after all operations has to be worked out, and
-the thought does that one operation per line. A guess of the two items is right once in 12 times. Digits of a state say
-where the item in each place came from, so 1230 is "rotate left". Difficulty counts operations.
+The smallest family whose programs have everything that the ablations of Liu et al. 2025 (section 6.2) take away or
+change: a signature, a docstring, a comment, several variables, operators and constants. Names, formula and layout can be
+copied from the question; the order of the items after all operations has to be worked out, and the thought does that one
+operation per line. A guess of the order is right once in 24 times (of the two items that count, once in 12). Digits of a
+state say where the item in each place came from, so 1230 is "rotate left". Difficulty counts operations.
 Not covered: bare lists with one-word operations for a word tokenizer (list_programs.py).
 """
 
@@ -19,7 +19,6 @@ from leaven.data.sources.world.family import Family, Problem
 N_ITEMS = 4
 N_TESTS = 3
 PLACES = ("first", "second", "third", "last")
-FUNCTIONS = tuple("blend bundle collect combine compute derive distill extract figure gather measure merge mix score solve weigh".split())
 LISTS = tuple("ages costs heights lengths numbers points prices rates scores sizes values weights".split())
 
 OPERATIONS: dict[str, tuple[int, ...]] = {
@@ -35,21 +34,21 @@ OPERATIONS: dict[str, tuple[int, ...]] = {
 
 
 def generate(random: Random, difficulty: int) -> Problem:
-    """Draw `difficulty` operations (repetitions allowed), two places, a factor, a sign and the names."""
+    """Draw `difficulty` operations (repetitions allowed), two places, a factor, a sign and a name."""
     operations = random.choices(list(OPERATIONS), k=difficulty)
     one, two = random.sample(range(N_ITEMS), 2)
     factor, plus = random.randint(2, 9), random.random() < 0.5
-    function, argument = random.choice(FUNCTIONS), random.choice(LISTS)
+    argument = random.choice(LISTS)
     origin = list(range(N_ITEMS))
     steps = []
     for operation in operations:
         origin = [origin[i] for i in OPERATIONS[operation]]
         steps.append(f"{operation}: {''.join(map(str, origin))}")
     words = f"{factor} times the {PLACES[one]} {'plus' if plus else 'minus'} the {PLACES[two]}"
-    question = f"Write {function}({argument}) for {N_ITEMS} numbers: {', '.join(operations)}; return {words}."
+    question = f"Write f({argument}) for {N_ITEMS} numbers: {', '.join(operations)}; return {words}."
     sign = "+" if plus else "-"
     code = [
-        f"def {function}({argument}):",
+        f"def f({argument}):",
         f'    """Return {words}."""',
         "    # the new order",
         f"    order = {origin}",
@@ -58,17 +57,17 @@ def generate(random: Random, difficulty: int) -> Problem:
         "    return result",
     ]
     return Problem(
-        question=question, thought="\n".join(steps), code="\n".join(code), entry_point=function,
+        question=question, thought="\n".join(steps), code="\n".join(code), entry_point="f",
         answer=f"{factor} * x[{origin[one]}] {sign} x[{origin[two]}]", group=f"list_formula: {', '.join(operations)}",
-        tests=_tests(question, function, lambda x: factor * x[origin[one]] + (1 if plus else -1) * x[origin[two]]),
+        tests=_tests(question, lambda x: factor * x[origin[one]] + (1 if plus else -1) * x[origin[two]]),
     )
 
 
-def _tests(question: str, function: str, value: Callable[[list[int]], int]) -> tuple[str, ...]:
+def _tests(question: str, value: Callable[[list[int]], int]) -> tuple[str, ...]:
     """Return asserts on lists that depend on the question alone."""
     random = python_rng(0, "world", "list_formula", question)
     inputs = [random.sample(range(10, 100), N_ITEMS) for _ in range(N_TESTS)]
-    return tuple(f"assert {function}({x}) == {value(x)}" for x in inputs)
+    return tuple(f"assert f({x}) == {value(x)}" for x in inputs)
 
 
 def detail(step: str) -> str:

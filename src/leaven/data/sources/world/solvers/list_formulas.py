@@ -8,7 +8,7 @@ import re
 def list_formula(question: str) -> str:
     """Return the formula over x that the described function computes."""
     parts = re.fullmatch(
-        r"Write \w+\(\w+\) for 4 numbers: ([^;]*); return (\d) times the (\w+) (plus|minus) the (\w+)\.", question
+        r"Write f\(\w+\) for 4 numbers: ([^;]*); return (\d) times the (\w+) (plus|minus) the (\w+)\.", question
     )
     assert parts is not None, question
     a, b, c, d = (f"x[{i}]" for i in range(4))
