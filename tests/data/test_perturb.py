@@ -10,16 +10,37 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from leaven.core.hashing import digest
 from leaven.core.step import StepContext
 from leaven.core.tables import PERTURBED, read_examples, write_examples
 from leaven.core.types import Example, Turn
 from leaven.data.formats import FORMATS
 from leaven.data.perturb import check_operations, perturb, perturb_code, perturb_examples
 from leaven.data.sources.world.build import generate
+from leaven.data.sources.world.families import FAMILIES
 from leaven.data.tokenizer import Tokenizer, train_tokenizer
 from leaven.errors import Interrupted, StudyError
 
 PIPELINES = list(generate("number_pipeline", None, 40, 0, "train"))
+FIXED = [
+    Example(
+        id=str(i),
+        source="fixed",
+        thought="first\nthen this" if i % 2 else "once upon a time",
+        code=f"def f(values, limit={i}):\n    total = 0  # sum\n    for value in values:\n        if value > limit:\n"
+        f"            total += value * {i + 2}\n    return total\n",
+        tests=(f"assert f([1, 20, 30]) == {50 * (i + 2) + (i + 2) * (i < 1)}",),
+    )
+    for i in range(6)
+]
+GOLDEN = {
+    "filler": "1f7b6637ea9e27d7",
+    "inconsistent": "20038dad59092d4a",
+    "noise": "ea3a724ad4af767a",
+    "remove_signatures": "6a0e185895e770ac",
+    "rename_identifiers": "41badb981795ab8e",
+    "structure": "5fd3cb376b237c20",
+}
 LISTS = list(generate("list_program", [1, 2, 3], 60, 0, "train"))
 
 
@@ -181,6 +202,28 @@ def test_other_languages_are_skipped() -> None:
     example = Example(id="x", source="s", code="x = 1 # c\n", meta={"language": "ruby"})
     _, (row,) = perturb_examples([example], ["remove_comments"], 0)
     assert (row["outcome"], row["reason"]) == ("skipped", "not Python: ruby")
+
+
+@pytest.mark.parametrize("family", sorted(n for n, f in FAMILIES.items() if f.domain == "program"))
+def test_every_function_writing_family_can_be_perturbed_and_proven(family: str) -> None:
+    examples = list(generate(family, [2, 3], 12, 0, "train"))
+    for name, after in (("rename_identifiers", {"pass"}), ("inconsistent", {"fail", "error"})):
+        _, rows = perturb_examples(examples, [name], 0)
+        assert {(r["outcome"], r["status_before"]) for r in rows} == {("changed", "pass")} and {r["status_after"] for r in rows} <= after
+    for name in ("remove_comments", "remove_docstrings"):
+        assert not [r for r in perturb_examples(examples, [name], 0)[1] if r["outcome"] in ("refused", "skipped")]
+
+
+def test_golden_perturbations() -> None:
+    """A change of what any operation draws must come with another version of the step."""
+    assert perturb.step_version == 1
+    operations = ["filler", "rename_identifiers", {"name": "noise", "rate": 0.1}, "inconsistent", "structure", "remove_signatures"]
+    found = {}
+    for operation in operations:
+        new, rows = perturb_examples(FIXED, [operation], 0)
+        name = operation if isinstance(operation, str) else operation["name"]
+        found[name] = digest([[e.code, e.thought, r["outcome"]] for e, r in zip(new, rows, strict=True)])[:16]
+    assert found == GOLDEN
 
 
 # ---- where the code stands -----------------------------------------------------------------------------------------

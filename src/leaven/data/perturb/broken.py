@@ -24,6 +24,7 @@ MISTAKES = ("comparison", "operator", "constant", "condition", "exchange", "vari
 TWO_MISTAKES = 0.2
 """Share of the draws that make two mistakes at once: some tests let every single one pass."""
 VALUES = {"variable", "parameter"}
+_SETTING = ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Expr
 
 COMPARISONS = {"<": ("<=", ">"), "<=": ("<", ">="), ">": (">=", "<"), ">=": (">", "<="), "==": ("!=",), "!=": ("==",),
                "in": ("not in",), "not in": ("in",), "is": ("is not",), "is not": ("is",)}  # fmt: skip
@@ -70,9 +71,13 @@ class Inconsistent:
 
 
 def mistakes(program: Program, kinds: list[str]) -> Iterator[list[Edit]]:
-    """Yield every single mistake of these kinds as the edits that make it; none in docstrings and type hints."""
+    """Yield every single mistake of these kinds as the edits that make it; none in type hints, decorators and f-strings.
+
+    What keeps a `while` loop going is left alone where anything else can be wrong: most mistakes there never end.
+    """
     spans = {id(n): program.span(n) for n in ast.walk(program.tree) if hasattr(n, "lineno")}
     hints = {id(n) for part in _hints(program.tree) for n in ast.walk(part)}
+    loops = {id(n) for part in _loop_control(program.tree) for n in ast.walk(part)}
     names = _variables(program)
     makers = {
         "comparison": lambda n: _comparison(program, n, spans),
@@ -83,10 +88,9 @@ def mistakes(program: Program, kinds: list[str]) -> Iterator[list[Edit]]:
         "variable": lambda n: _variable(n, spans, names),
         "statement": lambda n: _statement(n, spans),
     }
-    for node in ast.walk(program.tree):
-        if id(node) not in hints:
-            for kind in kinds:
-                yield from makers[kind](node)
+    nodes = [n for n in ast.walk(program.tree) if id(n) not in hints]
+    found = [site for n in nodes if id(n) not in loops for kind in kinds for site in makers[kind](n)]
+    yield from found or [site for n in nodes for kind in kinds for site in makers[kind](n)]
 
 
 def _hints(tree: ast.Module) -> Iterator[ast.AST]:
@@ -98,6 +102,18 @@ def _hints(tree: ast.Module) -> Iterator[ast.AST]:
         yield from getattr(node, "decorator_list", ())
         if isinstance(node, ast.JoinedStr):
             yield node
+
+
+def _loop_control(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the conditions of `while` loops, and the statements in them that set what a condition reads."""
+    for loop in ast.walk(tree):
+        if isinstance(loop, ast.While):
+            yield loop.test
+            read = {n.id for n in ast.walk(loop.test) if isinstance(n, ast.Name)}
+            for node in ast.walk(loop):
+                names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} if isinstance(node, _SETTING) else set()
+                if names & read or isinstance(node, ast.Break):
+                    yield node
 
 
 def _between(program: Program, left: int, right: int, symbol: str, instead: tuple[str, ...]) -> Iterator[list[Edit]]:

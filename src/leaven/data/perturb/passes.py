@@ -20,7 +20,7 @@ from leaven.core.rng import python_rng
 from leaven.core.types import Example
 from leaven.data.perturb.operation import PERTURBATIONS, Change, Expect, Operation, Skip
 from leaven.data.perturb.places import code_blocks, with_code
-from leaven.data.perturb.proof import Lab, Seen
+from leaven.data.perturb.proof import DRAFT_LIMITS, Lab, Seen
 from leaven.errors import Interrupted, StudyError
 
 ROUNDS = (1, 3, 6, 10)
@@ -218,7 +218,7 @@ class Pass:
         raising: dict[int, Change] = {}
         for size in ROUNDS:
             drawn = [(p, c) for p, first in proposals.items() for c in (first, *self._more(p, size - 1))]
-            for (place, change), seen in zip(drawn, lab.run([c.example for _, c in drawn]), strict=True):
+            for (place, change), seen in zip(drawn, lab.run([c.example for _, c in drawn], DRAFT_LIMITS), strict=True):
                 if seen.status in _FAILING:
                     (wrong if seen.status == "fail" else raising).setdefault(place, change)
             proposals = {p: (self._more(p, 1) or [c])[0] for p, c in proposals.items() if p not in wrong}

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from leaven.core.hashing import digest
-from leaven.core.sandbox import Job, execute
+from leaven.core.sandbox import Job, Limits, execute
 from leaven.core.types import Example
 from leaven.data.consistency import append_log, read_log
 from leaven.data.perturb.places import program_of
+
+LIMITS = Limits()
+DRAFT_LIMITS = Limits(cpu_s=1.0, wall_s=10.0)
+"""For draws of which only those count that end by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,12 @@ class Lab:
         if self.log is not None:
             self._known |= {row["key"]: Seen(row["status"], row["printed"]) for row in read_log(self.log)}
 
-    def run(self, examples: Sequence[Example]) -> list[Seen]:
+    def run(self, examples: Sequence[Example], limits: Limits = LIMITS) -> list[Seen]:
         """Return how each example's code ends with its tests, or as a script where it has none.
+
+        Args:
+            examples: any; those without code count as empty programs.
+            limits: of each program.
 
         Raises:
             RefusedError: the tier is not available here.
@@ -52,10 +60,11 @@ class Lab:
         keys, jobs = [], {}
         for example in examples:
             program = program_of(example)
-            key = digest({"program": program, "tests": example.tests, "entry_point": example.entry_point})[:32]
+            whole = {"program": program, "tests": example.tests, "entry_point": example.entry_point, "limits": limits}
+            key = digest(whole)[:32]
             keys.append(key)
             if key not in self._known:
-                jobs[key] = Job(id=key, program=program, tests=example.tests, entry_point=example.entry_point)
+                jobs[key] = Job(id=key, program=program, tests=example.tests, entry_point=example.entry_point, limits=limits)
         results = execute(list(jobs.values()), workers=self.workers, tier=self.tier, stop=self.stop) if jobs else ()
         for result in results:
             self._known[result.id] = Seen(result.status, result.stdout_tail)

@@ -75,7 +75,7 @@ class RenameIdentifiers:
         words = _fresh_words(program, example.tests, len(wanted), options["names"], random)
         renamed = {id(b): word for b, word in zip(wanted, words, strict=True)}
         code = _renamed(program, wanted, renamed)
-        note = f"kept some names: {', '.join(sorted(left)[:12])}" if left else ""
+        note = f"kept {'some' if wanted else 'all'} names: {', '.join(sorted(left)[:12])}" if left else ""
         if options["entry_point"] and (entry := next((b for b in wanted if _is_entry(b, example.entry_point)), None)):
             return Change(_with_entry(replace(example, code=code), renamed[id(entry)]), len(wanted), len(wanted) + len(left), note)
         return Change(replace(example, code=code), len(wanted), len(wanted) + len(left), note)
