@@ -201,7 +201,8 @@ def test_a_body_continues_its_prompt(text):
     assert space["solve"]([1, 2, 3]) == 6
 
 
-@pytest.mark.parametrize("text", ["", "I do not know.", "    \n", "```\n```", "Sure!\n- first we add up\n- then we stop"])
+@pytest.mark.parametrize("text", ["", "I do not know.", "    \n", "```\n```", "Sure!\n- first we add up\n- then we stop",
+                                  "nothing", "Hello\nworld", "x"])
 def test_a_prompt_alone_is_no_answer(text):
     assert not extract_completion(text, PROMPT, "solve").ok
 

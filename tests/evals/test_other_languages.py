@@ -1,4 +1,4 @@
-"""MultiPL-E on the real files: every row loads, hand-written right and wrong answers of every kind are judged right, missing tools are said."""
+"""MultiPL-E on the real files: every row loads, right and wrong answers of every kind are judged right, missing tools are said."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ from leaven.evals.harness import Setting, judge_all, open_benchmark
 CTX = StepContext(runtime=Resources(threads=1))
 ROWS = {"cpp": 161, "java": 158, "js": 161, "php": 161, "sh": 158}
 TASK = "HumanEval_62_derivative"
+CPP = """    std::vector<long> r;
+    for (size_t i = 1; i < xs.size(); i++) { r.push_back(i * xs[i]); } // don't } stop
+    return r;
+"""
+JAVA = """        ArrayList<Long> r = new ArrayList<Long>();
+        String s = "}";
+        for (int i = 1; i < xs.size(); i++) { r.add(i * xs.get(i)); }
+        return r;
+"""
 BODIES = {  # derivative of a polynomial: xs[i] * i without the first
-    "cpp": "    std::vector<long> r;\n    for (size_t i = 1; i < xs.size(); i++) { r.push_back(i * xs[i]); } // don't } stop\n    return r;\n",
-    "java": '        ArrayList<Long> r = new ArrayList<Long>();\n        String s = "}";\n        for (int i = 1; i < xs.size(); i++) { r.add(i * xs.get(i)); }\n        return r;\n',
+    "cpp": CPP,
+    "java": JAVA,
     "js": "  const r = [];\n  for (let i = 1; i < xs.length; i++) { r.push(i * xs[i]); }\n  return r;\n",
     "php": "    $r = [];\n    foreach ($xs as $i => $x) { if ($i > 0) { $r[] = $i * $x; } }\n    return $r;\n",
     "sh": '  local i=0 r=""\n  for x in $1; do [ $i -gt 0 ] && r="$r $((i * x))"; i=$((i + 1)); done\n  echo "${r# }"\n',

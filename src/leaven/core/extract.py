@@ -128,7 +128,8 @@ def _continuations(text: str, prompt: str) -> Iterator[tuple[str, str]]:
         yield _line_end(start) + text.lstrip("\n"), "continuation"
     if first and start != prompt:  # the prompt ends inside the line that the text goes on with
         yield prompt + text.lstrip(" \t"), "continuation"
-    if first[:1] not in ("", " ", "\t") and parse(f"if 1:\n{indent or ' '}{text}"):  # leading blanks were stripped
+    code_like = _CODE_START.match(first) or re.match(r"(return|yield|pass)\b", first)
+    if code_like and parse(f"if 1:\n{indent or ' '}{text}"):  # leading blanks were stripped
         yield _line_end(start) + indent + text, "continuation"
 
 

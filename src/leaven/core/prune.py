@@ -141,7 +141,9 @@ def _loaded(statement: ast.stmt, text: str) -> Iterator[str]:
     for node in ast.walk(statement):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
             yield node.value
-    tables = [symtable.symtable(text, "<statement>", "exec")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes are the program's own affair
+        tables = [symtable.symtable(text, "<statement>", "exec")]
     while tables:
         table = tables.pop()
         outer = table.get_type() == "module"

@@ -25,7 +25,8 @@ def _close(found, wanted, atol):
     for one in (found, wanted):
         if not isinstance(one, (int, float, complex)):
             return False
-    return found == wanted or abs(found - wanted) <= atol + 1e-07 * abs(wanted)
+    finite = abs(wanted) < float("inf")
+    return found == wanted or (finite and abs(found - wanted) <= atol + 1e-07 * abs(wanted))
 
 def _floats(value):
     if isinstance(value, (list, tuple)):
