@@ -153,6 +153,39 @@ def test_what_is_written_in_the_shape_is_read_back(lines: list[str], asserts: in
     assert found.thought == thought and found.code == CODE and list(found.tests) == tests
 
 
+pieces = st.sampled_from([
+    "[Test]", "[Solution]\n", "```", "```python\n", "\n", "def f(", "assert ", "\x00", "\x0c", "\u2028", "\r", "'", '"""', "<think>", "@",
+    "if __name__:\n  ", "((((" * 60, "1" * 5000, "-" * 3000 + "1", "1+" * 4000 + "1", "\\", "\t", "\ud800", "class A: pass\n",
+])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 60), pieces), min_size=1, max_size=4))
+def test_whatever_a_teacher_writes_is_read_or_refused(changes: list[tuple[int, int, str]]) -> None:
+    text = REPLY
+    for at, gone, new in changes:
+        text = text[:at] + new + text[at + gone :]
+    try:
+        found = parse_reply(text, min_asserts=1)
+    except Malformed as error:
+        assert error.reason
+    else:
+        compile(found.code, "code", "exec")
+        for test in found.tests:
+            compile(test, "test", "exec")
+
+
+def test_long_sums_numbers_and_odd_separators_in_tests() -> None:
+    for line in ("x = " + "1+" * 6000 + "1; assert f(x)", f"x = {'9' * 5000}; assert f(x)"):
+        try:
+            found, _ = split_tests(f"{line}\nassert f(1)\n", ["f"])
+        except Malformed:
+            continue
+        assert found
+    odd = "assert f('a\x0cb') == 1\n# \u2028\nassert f('\x1c') == 2\n"
+    assert split_tests(odd, ["f"])[0] == ("assert f('a\x0cb') == 1", "assert f('\x1c') == 2")
+
+
 @pytest.mark.parametrize(("tests", "expected", "asserts"), [
     ("s = Stack()\ns.push(1)\nassert s.pop() == 1\nassert s.empty()",
      ["s = Stack()\ns.push(1)\nassert s.pop() == 1", "assert s.empty()"], 2),
@@ -209,13 +242,11 @@ def test_a_recorded_file_answers_by_key_then_id_then_question(tmp_path: Path) ->
 
 
 def test_recorded_files_that_cannot_serve_say_so(tmp_path: Path) -> None:
-    asks = asks_of(SEED, messages_of(SEED, show_code=True), {})
-    for content, words in (('{"id": "4", "text": "x"}', "line 1: expected a row"), ('{"reply": "x"}', "line 1"), ("[1]", "row 1"),
-                           ('{"id": "77", "reply": "x"}', "none of its replies")):  # fmt: skip
+    for content, words in (('{"id": "4", "text": "x"}', "line 1: expected a row"), ('{"reply": "x"}', "line 1"), ("[1]", "row 1")):
         path = tmp_path / "bad.jsonl"
         path.write_text(content + "\n" if content[0] == "{" else content)
         with pytest.raises(DataError, match=words):
-            answers(Recorded(path), asks)
+            Recorded(path)
     with pytest.raises(DataError, match="found nothing there"):
         Recorded(tmp_path / "absent.jsonl")
 

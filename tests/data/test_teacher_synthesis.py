@@ -79,7 +79,7 @@ def served(text: str) -> str:
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -166,6 +166,16 @@ def test_a_changed_file_and_another_teacher_are_other_replies(seeds: Path, recor
         leaven.synthesize(seeds, out, [f"teacher.recorded={recorded}"])  # the server's answers outlive another teacher's run
         leaven.synthesize(seeds, out, [f"teacher.server={server.url}", "teacher.model=m"])
         assert len(server.seen) == 30
+
+
+def test_odd_characters_in_replies_are_kept_or_replaced(seeds: Path, tmp_path: Path) -> None:
+    reply = reply_of(0).replace("Sum up", "\ud800 Sum \x00 up \u2028 \U0001f600")
+    (tmp_path / "r.jsonl").write_text(json.dumps({"id": "0000000", "reply": reply}) + "\n")
+    for _ in range(2):
+        result = leaven.synthesize(seeds, tmp_path / "out", [f"teacher.recorded={tmp_path / 'r.jsonl'}"])
+        assert result.funnel[0].consistent == 1
+        (record,) = rows_in(tmp_path / "out" / "records.jsonl")
+        assert record["thought"].startswith("? Sum \x00 up") and "\U0001f600" in record["thought"]
 
 
 def test_equal_requests_are_asked_once(tmp_path: Path) -> None:
@@ -390,6 +400,14 @@ def test_files_that_hold_no_seed_are_named(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text(json.dumps({"instruction": "Say hello to all the world.", "output": "Hello!"}) + "\n")
     with pytest.raises(DataError, match=r"found none of 1 \(no code in the answer: 1\)"):
         leaven.synthesize(tmp_path / "s.jsonl", tmp_path / "out", ["teacher.reference=true"])
+
+
+def test_a_teacher_that_knows_none_of_the_seeds_is_named(seeds: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps({"id": "77", "reply": reply_of(0)}) + "\n")
+    with pytest.raises(DataError, match=r"found none \(no recorded reply\); the first seed is source 'seeds', id '0000000'"):
+        leaven.synthesize(seeds, tmp_path / "out", [f"teacher.recorded={tmp_path / 'r.jsonl'}"])
+    with pytest.raises(DataError, match="the seed has no tests of its own"):
+        leaven.synthesize(seeds, tmp_path / "out", ["teacher.reference=true"])
 
 
 def test_help_lists_every_field_with_its_default(start: Start) -> None:

@@ -69,6 +69,16 @@ def limits_from(declared: Mapping[str, float]) -> Limits:
     return Limits(**{n: float(v) if n.endswith("_s") else int(v) for n, v in declared.items()})  # type: ignore[arg-type]
 
 
+def check_sandbox(tier: str = "auto") -> None:
+    """Run one program that passes.
+
+    Raises:
+        RefusedError: the tier is not available here.
+    """
+    for _ in execute([Job("probe", "x = 1\n", ("assert x == 1",))], workers=1, tier=tier):
+        pass
+
+
 class Verdicts:
     """Verdicts by content, in a JSONL file that only grows; a last line cut by a kill is dropped."""
 
@@ -152,7 +162,10 @@ def _lenient(test: str) -> str:
     tree = parsed(test)
     if tree is None:
         return ""
-    return ast.unparse(ast.fix_missing_locations(_Lenient().visit(tree)))
+    try:
+        return ast.unparse(ast.fix_missing_locations(_Lenient().visit(tree)))
+    except (RecursionError, ValueError):  # too deep, or a number of thousands of digits: then without what this test did
+        return ""
 
 
 class _Lenient(ast.NodeTransformer):

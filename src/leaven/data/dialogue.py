@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from leaven.data.seeds import fences, parsed
+from leaven.data.seeds import fences, lines_of, parsed
 
 PARTS = ("task", "analysis", "solution", "test")
 _NUMBERS = dict(enumerate("zero one two three four five six seven eight nine ten eleven twelve".split()))
@@ -167,9 +167,18 @@ def split_tests(text: str, names: Iterable[str]) -> tuple[tuple[str, ...], int]:
     tree = parsed(text)
     if tree is None:
         raise Malformed("[Test] does not parse")
+    try:
+        return _cut(tree, text, set(names))
+    except (RecursionError, ValueError) as error:  # ast.unparse: sums of thousands of terms, numbers of thousands of digits
+        raise Malformed("[Test] is too deep or large to take apart", f"{type(error).__name__}: {error}"[:200]) from None
+
+
+def _cut(tree: ast.Module, text: str, about: set[str]) -> tuple[tuple[str, ...], int]:
     body = [s for n in tree.body for s in (n.body if _is_main(n) else [n])]
     called = {n.func.id for s in body for n in ast.walk(s) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    about, tests, waiting, asserts = set(names), [], [], 0
+    tests: list[str] = []
+    waiting: list[str] = []
+    asserts = 0
     for node in body:
         waiting.append(ast.unparse(node) if _was_nested(tree, node) else _segment(text, node))
         if isinstance(node, ast.FunctionDef) and node.name not in called and node.name.startswith("test") and not node.args.args:
@@ -194,7 +203,7 @@ def _was_nested(tree: ast.Module, node: ast.stmt) -> bool:
 
 def _segment(text: str, node: ast.stmt) -> str:
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-    lines = text.splitlines()[first - 1 : node.end_lineno]
+    lines = lines_of(text)[first - 1 : node.end_lineno]
     starts = not lines[0][: node.col_offset].strip() or lines[0].lstrip().startswith("@")
     ends = (node.end_col_offset or 0) >= len(lines[-1].split("#")[0].rstrip())
     return "\n".join(lines) if starts and ends else ast.unparse(node)  # several statements on one line are taken apart

@@ -317,7 +317,12 @@ def snippets(text: str) -> list[tuple[str, str]]:
 
 def _source(text: str, node: ast.stmt) -> str:
     first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    return "\n".join(lines_of(text)[first - 1 : node.end_lineno])
+
+
+def lines_of(code: str) -> list[str]:
+    """Return the lines as the parser counts them (str.splitlines also ends lines at form feeds and other separators)."""
+    return code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _is_main(node: ast.stmt) -> bool:

@@ -13,7 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from leaven.core.rng import stream_seed
 from leaven.core.step import StepContext
 from leaven.core.tables import FUNNEL, read_examples, write_examples, write_table
 from leaven.core.types import Example
-from leaven.data.consistency import Consistency, Program, Verdicts, append_log, judge, limits_from, read_log
+from leaven.data.consistency import Consistency, Program, Verdicts, append_log, check_sandbox, judge, limits_from, read_log
 from leaven.data.dialogue import Answered, Malformed, parse_reply
 from leaven.data.funnel import FunnelRow, funnel
 from leaven.data.seeds import Rejected, Seed, filter_seeds
@@ -95,7 +95,8 @@ class Replies:
                                            row["prompt_tokens"], row["reply_tokens"])  # fmt: skip
 
     def keep(self, reply: Reply) -> None:
-        """Write a reply the moment it is there."""
+        """Write a reply the moment it is there; half surrogate pairs, which no file holds, become question marks."""
+        reply = replace(reply, text=reply.text.encode("utf-8", "replace").decode())
         row = {"key": reply.key, "teacher": self.teacher, "source": reply.source, "id": reply.seed, "sample": reply.sample}
         row |= {"reply": reply.text, "finish": reply.finish, "prompt_tokens": reply.prompt_tokens, "reply_tokens": reply.reply_tokens}
         append_log(self.path, row)
@@ -196,13 +197,21 @@ def synthesise(prepared: Prepared, spec: Synthesis, teacher: Teacher, identity: 
     Raises:
         BackendError, Interrupted: see Teacher.answer; the same call goes on where it stopped.
         StudyError: the split asks for more records than there are.
+        DataError: a teacher that is no server has no reply to any request.
     """
+    verdicts = Verdicts(out / "verdicts.jsonl", limits_from(spec.judging.limits))
+    check_sandbox(spec.judging.tier)  # before anything is paid for
     replies = Replies(out / "replies.jsonl", identity)
     todo = list({ask.key: ask for ask in prepared.asks if ask.key not in replies.known}.values())  # equal requests are asked once
     unanswered = teacher.answer(todo, replies.keep, ctx) if todo else {}
     ctx.check_stop()
     records, malformed, answered = _parsed(prepared, replies, spec)
-    verdicts = Verdicts(out / "verdicts.jsonl", limits_from(spec.judging.limits))
+    if not answered and spec.teacher.server is None:
+        first = prepared.asks[0]
+        raise DataError(
+            f"teacher ({teacher.name}): expected replies to the {len(prepared.asks)} requests, found none ({unanswered[first.key]}); "
+            f"the first seed is source {first.source!r}, id {first.seed!r}: recorded rows name theirs by source and id, or by question"
+        )
     found, executed = judge([r.program for r in records], verdicts, workers=spec.judging.workers, tier=spec.judging.tier,
                             stop=ctx.stop, progress=ctx.progress)  # fmt: skip
     for record, verdict in zip(records, found, strict=True):
