@@ -95,6 +95,21 @@ def test_a_claim_about_each_difficulty_needs_all_of_them():
     assert compare(claim, OrderInputs(effects=(whole,))).verdict == "not comparable"
 
 
+def test_a_study_of_levels_alone_still_speaks_of_the_claim():
+    claim = BY_ID["code-first"]
+    levels = tuple(effect(claim, x, 0.02, d, scope=f"level {n}") for x, d, n in ((0.1, "favours", 1), (0.2, "favours", 2)))
+    assert compare(claim, OrderInputs(effects=levels)).verdict == "agreed"
+    plain = effect(claim, -0.1, 0.02, "opposes")
+    assert compare(claim, OrderInputs(effects=(*levels, plain))).verdict == "opposed"
+
+
+def test_numbers_that_conditions_share_are_told_once():
+    claim = BY_ID["code-gradient-weak"]
+    same = tuple(effect(claim, -0.1, 0.02, scope=f"condition {n}") for n in "ab")
+    found = compare(claim, OrderInputs(effects=(*same, effect(claim, -0.2, 0.02, scope="condition c"))))
+    assert [e.scope for e in found.effects] == ["condition a, b", "condition c"] and found.verdict == "agreed"
+
+
 def test_two_benchmarks_that_disagree_are_mixed():
     claim = BY_ID["code-first"]
     up, down = effect(claim, 0.1, 0.02, "favours", benchmark="a"), effect(claim, -0.1, 0.02, "opposes", benchmark="b")

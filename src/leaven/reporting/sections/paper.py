@@ -94,14 +94,17 @@ def compare(claim: Claim, inputs: OrderInputs) -> Comparison:
 
 
 def _matching(claim: Claim, effects: Iterable[Effect]) -> tuple[Effect, ...]:
-    """Return the effects that speak of a claim, turned so that they are its treatment minus its control."""
+    """Return the effects that speak of a claim, turned so that they are its treatment minus its control.
+
+    A claim about all items is held against the single levels of a study whose every result is one of a level.
+    """
+    said = [e for e in effects if e.measure == claim.measure and {e.treatment, e.control} == {claim.treatment, claim.control}]
+    of_scope = [e for e in said if e.scope.split(" ")[0] == claim.scope]
     found: list[Effect] = []
-    for e in effects:
-        if e.measure != claim.measure or e.scope.split(" ")[0] != claim.scope:
-            continue
+    for e in of_scope or ([e for e in said if e.scope.startswith("level ")] if not claim.scope else []):
         if (e.treatment, e.control) == (claim.treatment, claim.control):
             found.append(e)
-        elif (e.control, e.treatment) == (claim.treatment, claim.control):
+        else:
             found.append(turned(e))
     return tuple(_once(found))
 
