@@ -167,6 +167,18 @@ def test_an_own_function_called_eval_is_no_reason_to_skip() -> None:
     assert not {"tree", "node", "n"} & words(new)
 
 
+def test_functions_and_classes_that_something_knows_by_name_are_kept() -> None:
+    code = (
+        "import pytest\nfrom dataclasses import dataclass\n@pytest.fixture\ndef data():\n    return 1\n"
+        "@dataclass\nclass Point:\n    x: int\ndef helper(n):\n    return n\n"
+        "def test_it(data):\n    assert helper(data) and Point(x=data)\n"
+    )
+    new, _ = renamed(code, kinds=EVERYTHING)
+    assert {"data", "Point", "test_it", "x"} <= words(new) and not {"helper", "n"} & words(new)
+    new, _ = renamed(code + "print(helper.__name__)\n", kinds=EVERYTHING)
+    assert "helper" in words(new) and "n" not in words(new)
+
+
 def test_the_entry_point_keeps_its_name_unless_asked() -> None:
     code, tests = (
         "def add(a, b):\n    return helper(a) + b\ndef helper(a):\n    return a\n",

@@ -1,12 +1,9 @@
 """Code -> the same program under meaningless names: the identifier attack (Liu et al. 2025, Fig. 8 right).
 
-Every variable and parameter (on request functions and classes too) gets a random word of consonants, one per binding,
-so that scopes need no thought afterwards; keyword arguments follow the parameters they fill. What the program does
-must stay, so a name is kept where something outside could use it: builtins, imports, attributes, class bodies; names
-and keywords used by tests, doctests or text that is code (`__all__`, getattr, timeit); keywords given to functions that are
-not known; parameters of functions with unknown decorators or of methods that a foreign base class calls. Programs that look
-names up as they run (exec, eval, locals, globals, vars) are skipped. The edited text is parsed and must equal the renamed
-tree; execution in passes.py is the second proof.
+Every variable and parameter (on request functions and classes too) gets a random word of consonants, one per binding, so
+that scopes need no thought afterwards; keyword arguments follow the parameters they fill. What the program does must stay:
+names that something outside could use are kept (kept.py), programs that look names up as they run (exec, eval, locals,
+globals, vars) are skipped, the edited text must parse to exactly the renamed tree, and execution (passes.py) is the last proof.
 Not covered: names in comments, docstrings and thoughts, which stay.
 """
 
@@ -19,11 +16,12 @@ import keyword
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from leaven.core.rng import python_rng
 from leaven.core.types import Example
+from leaven.data.perturb.kept import Kept, kept_names
 from leaven.data.perturb.operation import PERTURBATIONS, Change, Expect, Option, Skip
 from leaven.data.perturb.program import Edit, Program, parse, rewrite
 from leaven.data.perturb.scopes import Binding, Function, Names, Place, resolve_names
@@ -35,13 +33,6 @@ _REFLECTIVE_ATTRIBUTES = frozenset(
     """f_locals f_globals _getframe currentframe co_varnames __code__ __annotations__ __kwdefaults__ __globals__
     signature getfullargspec getcallargs get_type_hints""".split()
 )
-_DECORATORS = frozenset(
-    """property staticmethod classmethod abstractmethod cache lru_cache cached_property contextmanager wraps final override
-    setter getter deleter total_ordering no_type_check""".split()
-)
-"""Decorators that pass arguments on as they are."""
-_BASES = frozenset("ABC Generic Protocol Enum IntEnum StrEnum Flag IntFlag".split())
-"""Imported base classes that call no method of theirs by keyword."""
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 
 
@@ -70,7 +61,7 @@ class RenameIdentifiers:
         program = Program(example.code)
         names = resolve_names(program.tree)
         _refuse_reflection(program.tree, names)
-        kept = kept_names(program.tree, names, example, options)
+        kept = kept_names(program.tree, names, example, entry_point=options["entry_point"])
         wanted, left = _wanted(names, kept, options["kinds"], example.entry_point if options["entry_point"] else "")
         words = _fresh_words(program, example.tests, len(wanted), options["names"], random)
         renamed = {id(b): word for b, word in zip(wanted, words, strict=True)}
@@ -95,112 +86,6 @@ def _refuse_reflection(tree: ast.Module, names: Names) -> None:
             raise Skip("looks names up as it runs: dir")
 
 
-# ---- what is kept --------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Kept:
-    """Names that stay: `module` ones at module level, `parameters` in every function, `functions` whole parameter lists."""
-
-    module: set[str] = field(default_factory=set)
-    parameters: set[str] = field(default_factory=set)
-    functions: set[int] = field(default_factory=set)
-    everywhere: set[str] = field(default_factory=set)
-
-
-def kept_names(tree: ast.Module, names: Names, example: Example, options: Mapping[str, Any]) -> Kept:
-    """Return which names something outside a program's own text could use."""
-    kept = Kept(parameters=set(names.strays), everywhere=set(names.type_names) | {"_"})
-    kept.module |= {n for n in names.module.names if hasattr(builtins, n)}
-    if names.module.star:
-        kept.module |= names.module.names.keys()
-    for text in example.tests:
-        _keep_used(text, kept)
-    if example.entry_point and not options["entry_point"]:
-        kept.module.add(example.entry_point.split(".")[0])
-    if example.entry_point and not example.tests:  # unknown tests may call it with keywords
-        called = example.entry_point.split(".")[-1]
-        kept.functions |= {id(n) for n in ast.walk(tree) if isinstance(n, Function) and n.name == called}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            _keep_in_text(node.value, kept)
-        elif isinstance(node, ast.Dict):
-            kept.parameters |= {k.value for k in node.keys if isinstance(k, ast.Constant) and isinstance(k.value, str)}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "__main__":
-            kept.module.add(node.attr)
-        elif isinstance(node, Function) and (node.name.startswith("test_") or not all(map(_passes_on, node.decorator_list))):
-            kept.functions.add(id(node))  # pytest finds tests and fixtures by name
-            kept.module |= {node.name} if node.name.startswith("test_") else set()
-        elif isinstance(node, ast.ClassDef) and not _own_class(node, names):
-            kept.functions |= {id(n) for n in node.body if isinstance(n, Function)}
-    return kept
-
-
-def _keep_used(text: str, kept: Kept) -> None:
-    """Keep the names and keywords that a test, a doctest or another piece of code uses."""
-    try:
-        nodes = list(ast.walk(parse(text)))
-    except Skip:
-        words = set(re.findall(r"[A-Za-z_]\w*", text))
-        kept.module |= words
-        kept.parameters |= words
-        return
-    for node in nodes:
-        if isinstance(node, ast.Name):
-            kept.module.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            kept.module.add(node.attr)
-        elif isinstance(node, ast.keyword) and node.arg:
-            kept.parameters.add(node.arg)
-        elif isinstance(node, ast.ImportFrom):
-            kept.module |= {a.name for a in node.names}
-
-
-def _keep_in_text(text: str, kept: Kept) -> None:
-    """Keep what a string constant could be used to look up: code, a name, or the doctests of a docstring."""
-    if ">>>" in text:
-        import doctest
-
-        try:
-            found = doctest.DocTestParser().get_examples(text)
-        except ValueError:
-            return  # not doctests after all
-        for one in found:
-            _keep_used(one.source, kept)
-            said = f"{one.want}\n{one.exc_msg or ''}"
-            kept.module |= set(re.findall(r"[A-Za-z_]\w*", said))
-            kept.parameters |= set(re.findall(r"'(\w+)'", said))  # unexpected keyword argument 'x'
-    elif len(text) <= 1000 and re.match(r"\s*[A-Za-z_]", text):
-        try:
-            parse(text)
-        except Skip:
-            return  # prose
-        _keep_used(text, kept)
-
-
-def _passes_on(decorator: ast.expr) -> bool:
-    """Return whether a decorator is known to pass arguments on as they are."""
-    inner = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return (getattr(inner, "attr", None) or getattr(inner, "id", "")) in _DECORATORS
-
-
-def _own_class(node: ast.ClassDef, names: Names, depth: int = 0) -> bool:
-    """Return whether the methods of a class are only called by the program itself and by builtin types."""
-    if any(k.arg != "metaclass" or getattr(k.value, "attr", getattr(k.value, "id", "")) != "ABCMeta" for k in node.keywords):
-        return False
-    for base in node.bases:
-        inner = base.value if isinstance(base, ast.Subscript) else base
-        name = getattr(inner, "attr", None) or getattr(inner, "id", "")
-        own = names.module.names.get(name)
-        classes = [d for d in own.definitions if isinstance(d, ast.ClassDef)] if own is not None else []
-        if classes and own is not None and own.kinds == {"class"}:
-            if depth > 20 or not all(_own_class(c, names, depth + 1) for c in classes if c is not node):
-                return False
-        elif name not in _BASES and not (isinstance(inner, ast.Name) and name in names.free and hasattr(builtins, name)):
-            return False
-    return True
-
-
 def _wanted(names: Names, kept: Kept, kinds: Collection[str], entry_point: str) -> tuple[list[Binding], set[str]]:
     """Return the bindings to rename, and the names of those that the kinds ask for but that must stay."""
     wanted, left = [], set()
@@ -217,6 +102,7 @@ def _wanted(names: Names, kept: Kept, kinds: Collection[str], entry_point: str) 
             or id(binding) in names.shadowed
             or id(binding) in debug
             or (binding.scope.kind == "module" and binding.name in kept.module and not _is_entry(binding, entry_point))
+            or bool(kept.definitions & {id(d) for d in binding.definitions})
             or ("parameter" in binding.kinds and (binding.name in kept.parameters or id(binding.scope.owner) in kept.functions))
         )
         if stays:
