@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaven.reporting import svg
@@ -16,7 +16,7 @@ from leaven.reporting.facts import Curve
 from leaven.reporting.figures import figures, median_curve
 from leaven.reporting.heatmap import merged, region_borders, step_of
 from leaven.reporting.marks import mark
-from leaven.reporting.pdf import _path, write_pdfs
+from leaven.reporting.pdf import outline, write_pdfs
 from leaven.reporting.ridges import Ridge, axis_range
 from leaven.reporting.sections.section import fine
 from leaven.reporting.svg import HEAT_DARK, HEAT_LIGHT, LIGHT, SHAPES, Canvas, spread, ticks
@@ -41,6 +41,7 @@ def test_numbers_are_worded_alike_everywhere():
     assert level_text('{"model.width":64,"train.lr":0.001}') == "width = 64, lr = 0.001" and level_text("{}") == ""
 
 
+@settings(deadline=None)
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
 def test_ticks_are_round_evenly_spaced_and_inside(low: float, span: float):
     high = low + span
@@ -52,6 +53,7 @@ def test_ticks_are_round_evenly_spaced_and_inside(low: float, span: float):
     assert len(found) <= 12
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=15), st.integers(1, 16))
 def test_labels_never_overlap_and_keep_their_order(positions: list[float], gap: int):
     placed = spread(positions, gap, 0, 300)
@@ -60,6 +62,7 @@ def test_labels_never_overlap_and_keep_their_order(positions: list[float], gap: 
     assert [positions[i] for i in by_place] == sorted(positions)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80), st.floats(20, 400))
 def test_shortened_text_fits_and_short_text_is_kept(text: str, width: float):
     cut = shorten(text, width)
@@ -141,6 +144,7 @@ def test_the_page_and_its_files_share_one_palette():
         assert f"--h{i}:{HEAT_LIGHT[i]}" in light and f"--h{i}:{HEAT_DARK[i]}" in dark
 
 
+@settings(deadline=None)
 @given(st.floats(1e-9, 1.0), st.floats(1e-3, 1.0))
 def test_a_step_of_the_heat_scale_is_a_halving(share: float, top: float):
     step = step_of(share * top, top)
@@ -150,6 +154,7 @@ def test_a_step_of_the_heat_scale_is_a_halving(share: float, top: float):
     assert step_of(0.0, top) == 0 and step_of(top, top) == len(HEAT_LIGHT) - 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.randoms(use_true_random=False))
 def test_merged_cells_cover_the_grid_once(size: int, random: object):
     grid = [[random.random() for _ in range(size)] for _ in range(size)]  # type: ignore[attr-defined]
@@ -175,11 +180,12 @@ def test_outliers_do_not_squeeze_a_histogram_and_wide_intervals_are_cut():
     assert axis_range([replace(row, low=-50.0, high=60.0)]) == (9.25, 13.75)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-900, 900), st.floats(-900, 900)), min_size=2, max_size=40))
 def test_relative_paths_lead_through_the_same_points(points: list[tuple[float, float]]):
     canvas = Canvas(10, 10)
     canvas.polyline(points, cls="c0")
-    drawn = _path(re.search(r'd="([^"]+)"', canvas.parts[0]).group(1)).vertices  # type: ignore[union-attr]
+    drawn = outline(re.search(r'd="([^"]+)"', canvas.parts[0]).group(1)).vertices  # type: ignore[union-attr]
     assert len(drawn) == len(points)
     assert all(abs(a - x) < 0.051 and abs(b - y) < 0.051 for (a, b), (x, y) in zip(drawn, points, strict=True))
 

@@ -149,6 +149,7 @@ def test_tables_are_rectangular_and_of_the_sizes_the_benchmarks_have():
                 assert column.n is None or count_of(value, column.n) is not None, (number, value)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1200), st.data())
 def test_every_share_is_found_back_from_its_percentage(n: int, data: st.DataObject):
     k = data.draw(st.integers(0, n))

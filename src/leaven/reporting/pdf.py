@@ -95,7 +95,7 @@ def _line(axes: Any, part: ElementTree.Element, order: int) -> None:
     style: Any = (0, tuple(float(v) for v in dash.split())) if dash else "solid"
     axes.add_patch(
         PathPatch(
-            _path(part.get("d", "")),
+            outline(part.get("d", "")),
             facecolor=_with(colour, inside) if filled else "none",
             edgecolor="none" if "area" in names or not width else _with(stroke, faint),
             linewidth=width,
@@ -112,7 +112,7 @@ def _with(colour: str, alpha: float) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
-def _path(words: str) -> Any:
+def outline(words: str) -> Any:
     """Return a matplotlib path from the commands that svg.py writes; its only arcs are the two halves of a circle."""
     from matplotlib.path import Path as Outline
 
