@@ -95,7 +95,7 @@ def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environ) as process:
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + 400  # five seconds on a free core
             while True:
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
