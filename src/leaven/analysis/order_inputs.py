@@ -8,6 +8,7 @@ Not covered: what probes saw (order.py), drawing and wording (reporting/sections
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import polars as pl
 
+from leaven.analysis.contrasts import Contrast
+from leaven.analysis.findings import contrast_findings
 from leaven.analysis.levels import level_cell
 from leaven.analysis.scores import score_table
 from leaven.core.tables import FUNNEL, PERTURBED, read_table
@@ -62,9 +65,33 @@ def strategy_results(
     return records
 
 
-def effects(findings: Sequence[Finding], strategies: Mapping[str, str], begins: Mapping[str, str]) -> list[Row]:
-    """Return the taken contrasts as effects between strategies; those between conditions that play none are left out."""
+ROOM = (0.2, 0.9)
+"""Pass rates of code_only between which an ablation can be read: below it nothing is left to lose, above it nothing to gain."""
+
+
+def length_findings(results: pl.DataFrame, generated: pl.DataFrame, contrasts: Sequence[Contrast]) -> list[Finding]:
+    """Return, for the pairs that the study contrasts by accuracy, the difference of tokens written per answer (descriptive)."""
+    lengths = _lengths(results, generated).with_columns(pl.lit("generated_tokens").alias("metric"))
+    asked = [
+        dataclasses.replace(c, metric="generated_tokens", primary=False, descriptive=True, margin=None, direction="lower")
+        for c in contrasts
+        if c.metric == "accuracy"
+    ]
+    return contrast_findings(lengths, asked) if asked and not lengths.is_empty() else []
+
+
+def effects(
+    findings: Sequence[Finding],
+    strategies: Mapping[str, str],
+    begins: Mapping[str, str],
+    scores: pl.DataFrame,
+) -> list[Row]:
+    """Return the taken contrasts as effects between strategies; those between conditions that play none are left out.
+
+    Contrasts of changed training programs carry `unfit` where code_only lies outside ROOM on their benchmark.
+    """
     records = []
+    room = _room(scores, strategies)
     for finding in findings:
         said = finding.data
         if finding.kind != "contrast" or finding.estimate is None or begins.get(said["benchmark"]):
@@ -92,9 +119,21 @@ def effects(findings: Sequence[Finding], strategies: Mapping[str, str], begins: 
                 "scope": ", ".join(where),
                 "decision": finding.decision,
                 "binary": bool(said.get("binary")),
+                "unfit": room.get((said["benchmark"], said["level"]), "") if "+" in treatment + control else "",
             }
         )
     return records
+
+
+def _room(scores: pl.DataFrame, strategies: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Return (benchmark, level) -> why an ablation cannot be read there, where code_only leaves no room."""
+    plain = [c for c, strategy in strategies.items() if strategy == "code_only"]
+    rows = _unseen(scores).filter(pl.col("condition").is_in(plain[:1]) & pl.col("difficulty").is_null() & (pl.col("metric") == "accuracy"))
+    return {
+        (row["benchmark"], row["level"]): f"code_only at {row['mean']:.2f}, outside {ROOM[0]} to {ROOM[1]}, leaves no room"
+        for row in rows.iter_rows(named=True)
+        if row["mean"] is not None and not ROOM[0] <= row["mean"] <= ROOM[1]
+    }
 
 
 def checkpoint_scores(progress: pl.DataFrame, scores: pl.DataFrame) -> list[Row]:
@@ -216,11 +255,17 @@ def _cost_scores(results: pl.DataFrame, generated: pl.DataFrame) -> tuple[dict[A
     """Return (condition, level, benchmark) -> mean tokens per answer, and share of answers without anything to judge."""
     judged = results.filter(pl.col("metric") == "accuracy")
     failed = judged.with_columns((pl.col("status") == "no_answer").cast(pl.Float64).alias("score"))
-    keys = [*_CELL, "seed", "item", "index"]
-    long = judged.join(generated.select(*keys, "n_tokens"), on=keys, how="inner")
-    long = long.with_columns(pl.col("n_tokens").cast(pl.Float64).alias("score")).drop("n_tokens")
+    long = _lengths(results, generated)
 
     def by_cell(frame: pl.DataFrame) -> dict[Any, Row]:
         return {tuple(row[c] for c in _CELL): _measured(row) for row in score_table(frame).iter_rows(named=True)}
 
     return by_cell(long), by_cell(failed)
+
+
+def _lengths(results: pl.DataFrame, generated: pl.DataFrame) -> pl.DataFrame:
+    """Return RESULTS rows whose score is the number of tokens of the judged answer."""
+    keys = [*_CELL, "seed", "item", "index"]
+    judged = results.filter(pl.col("metric") == "accuracy")
+    long = judged.join(generated.select(*keys, "n_tokens"), on=keys, how="inner")
+    return long.with_columns(pl.col("n_tokens").cast(pl.Float64).alias("score")).drop("n_tokens")

@@ -34,6 +34,8 @@ SPOKEN = {
     "gap of perplexities, first - second": "perplexity_gap",
     "KL(model || base) of the response": "kl",
     "loss of the response": "validation_loss",
+    "bleu of the thought written": "bleu",
+    "codebleu of the code written": "codebleu",
 }
 """Quantity -> measure of a claim."""
 

@@ -25,7 +25,15 @@ from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
 from leaven.analysis.findings import answer_of, contrast_findings, finding_dict, plain_json
 from leaven.analysis.order import probe_findings
-from leaven.analysis.order_inputs import checkpoint_scores, effects, funnel_rows, pass_at_k_rows, perturbation_counts, strategy_results
+from leaven.analysis.order_inputs import (
+    checkpoint_scores,
+    effects,
+    funnel_rows,
+    length_findings,
+    pass_at_k_rows,
+    perturbation_counts,
+    strategy_results,
+)
 from leaven.analysis.probe_records import probe_records, regions_of
 from leaven.analysis.probe_tables import gather_grids, gather_values
 from leaven.analysis.progress import PROGRESS, progress_findings, progress_table
@@ -45,7 +53,7 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=6)
+@step(version=7)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write results, curves, realised, scores, progress (Parquet), findings.json, probes.json and answer.json; order.json
     holds the records of the report's sections on the order of thought and code.
@@ -82,7 +90,7 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
         ("progress", progress, PROGRESS),
     ):
         write_table(out / f"{name}.parquet", frame, schema)
-    _write_json(out / "order.json", plain_json(_order(spec, inputs, results, scores, progress, amounts, findings, probed)))
+    _write_json(out / "order.json", plain_json(_order(spec, inputs, results, scores, progress, amounts, findings, probed, contrasts)))
     _write_json(out / "probes.json", [finding_dict(f) for f in probed.findings])
     _write_json(out / "findings.json", [finding_dict(f) for f in findings])
     _write_json(out / "answer.json", answer_of(str(spec.get("question", "")), findings))
@@ -125,10 +133,13 @@ def _order(
     amounts: Finding,
     findings: list[Finding],
     probed: Probed,
+    contrasts: list[Contrast],
 ) -> dict[str, Any]:
     """Return the records of the report's sections on the order of thought and code."""
     strategies, begins = dict(spec.get("strategies") or {}), dict(spec.get("begins") or {})
     rows = amounts.data.get("rows", [])
+    generated = _generated(spec, inputs)
+    compared = [*findings, *length_findings(results, generated, contrasts)]
     seen = probe_records(
         probed.values,
         probed.grids,
@@ -143,12 +154,12 @@ def _order(
         "model": str(spec.get("model", "")),
         "benchmark_kinds": dict(spec.get("benchmark_kinds") or {}),
         "strategies": strategies,
-        "results": strategy_results(scores, results, _generated(spec, inputs), rows, begins),
+        "results": strategy_results(scores, results, generated, rows, begins),
         "perturbations": perturbation_counts({n: p for n, p in inputs.items() if n.startswith("perturbed:")}),
         "funnel": funnel_rows({n: p for n, p in inputs.items() if n.startswith("funnel:")}),
         "checkpoints": checkpoint_scores(progress, scores),
         "pass_at_k": pass_at_k_rows(scores, dict(spec.get("temperatures") or {})),
-        "effects": [*effects(findings, strategies, begins), *seen["effects"]],
+        "effects": [*effects(compared, strategies, begins, scores), *seen["effects"]],
     }
 
 

@@ -148,7 +148,8 @@ def model_words(model: Model) -> str:
     """Return what a study trains, in a few words."""
     if model.kind == "hf":
         return Path(str(model.folder).removeprefix("model:")).name
-    return f"a model of {model.layers} layers of width {model.width} from scratch"
+    layers = f"{model.layers} layer{'s' if model.layers > 1 else ''}"
+    return f"a model of {layers} of width {model.width} from scratch"
 
 
 def _input(kind: str, run: RunRef, name: str) -> str:
