@@ -1,6 +1,6 @@
 """A stream of jobs -> a stream of results in the same order: batches, reruns, retries and the verdict of each end.
 
-Programs the allow-list proves harmless share a child, 16 at a time; whatever ends oddly there (and whatever the list
+Programs the allow-list proves harmless share a child, 64 at a time; whatever ends oddly there (and whatever the list
 refuses) runs again alone, and only that verdict counts. One thread per worker does blocking I/O; nothing here touches
 torch. Not covered: what a child may do (inside/cage.py), how tests are judged (inside/judge.py).
 """
@@ -20,10 +20,37 @@ from leaven.core.sandbox.tiers import start_worker
 from leaven.core.sandbox.worker import Outcome, Worker, WorkerLost
 from leaven.errors import Interrupted
 
-SHARED = 16
-BESIDE, LOST = 2, 3  # attempts: tests next to the program, after a vanished worker
+SHARED = 64
+_TOGETHER = 8  # programs with a child each that are handed to a worker in one go
 _WINDOW = 4096
-_FINAL_IN_SHARED = {"pass", "fail", "syntax"}
+_FINAL_IN_SHARED = {"pass", "fail", "syntax", "raised"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Entry:
+    """One job on its way: how it is to run next. `attempt` counts the odd ends; `lost` that a worker vanished under it."""
+
+    index: int
+    job: Job
+    mode: str = ""  # shared, alone, script, foreign
+    strict: bool = True
+    recorded: bool = True
+    attempt: int = 0
+    beside: bool = False  # strict, but the tests can only be judged next to the program
+    lost: bool = False
+
+    def fits(self, other: _Entry) -> bool:
+        """Return whether the other may be handed over together with this one."""
+        return (
+            self.mode == other.mode
+            and self.mode in ("shared", "alone")
+            and self.strict == other.strict
+            and self.recorded == other.recorded
+            and not (self.lost or other.lost)
+            and self.job.stdin is None
+            and other.job.stdin is None
+            and self.job.limits == other.job.limits
+        )
 
 
 def _silent(done: float, total: float, note: str = "") -> None:
@@ -85,15 +112,16 @@ def execute(
 
 
 class _Pool:
-    """Worker threads around one queue of (index, job, attempt) and one table of results."""
+    """Worker threads around a queue of entries and a table of results."""
 
     def __init__(self, first: Worker, count: int, strict: bool, unsafe: bool, share: int) -> None:
         self.tier, self.count, self.strict, self.unsafe, self.share = first.tier, count, strict, unsafe, share
         self._lone = "shared" if first.tier == "D" and not unsafe else "alone"  # how a program runs by itself
-        self._fresh: deque[tuple[int, Job]] = deque()
-        self._again: deque[tuple[int, Job, int, str, bool]] = deque()
+        self._fresh: deque[_Entry] = deque()
+        self._again: deque[_Entry] = deque()
         self._results: dict[int, Result] = {}
         self._lock = threading.Condition()
+        self._wanted = 0  # the result that is waited for
         self._closed = False
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -102,17 +130,24 @@ class _Pool:
 
     def put(self, index: int, job: Job) -> None:
         """Queue a job; start a thread when there is work for one more."""
+        if job.language != "python":
+            mode = "foreign"
+        elif not job.tests:
+            mode = "script"
+        else:
+            mode = self._lone if self.share == 1 or job.stdin is not None else "shared"
         with self._lock:
-            self._fresh.append((index, job))
+            self._fresh.append(_Entry(index, job, mode, self.strict))
             if len(self._threads) < self.count and len(self._fresh) > self.share * len(self._threads):
                 thread = threading.Thread(target=self._work, daemon=True, name=f"sandbox-{len(self._threads)}")
                 self._threads.append(thread)
                 thread.start()
-            self._lock.notify_all()
+            self._lock.notify()
 
     def take(self, index: int, stop: Callable[[], bool]) -> Result:
         """Return the result of job `index`, waiting for it."""
         with self._lock:
+            self._wanted = index
             while index not in self._results:
                 if self._failure is not None:
                     raise self._failure
@@ -136,50 +171,63 @@ class _Pool:
     # -- worker threads -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        worker = None
+        workers: dict[str, Worker] = {}
         try:
-            while (batch := self._next()) is not None:
-                worker = worker or self._start()
-                entries, mode, strict = batch
-                if mode == "foreign" and self._cannot_run(worker, entries):
+            while entries := self._next():
+                kind = "foreign" if entries[0].mode == "foreign" else "python"
+                if kind not in workers:
+                    workers[kind] = self._start(kind)
+                if kind == "foreign" and self._cannot_run(workers[kind], entries[0]):
                     continue
-                try:
-                    outcomes = worker.run([e[1] for e in entries], mode, strict=strict, unsafe=self.unsafe)
-                except WorkerLost as problem:
-                    worker = self._end(worker)
-                    self._after_loss(entries, mode, str(problem))
-                    continue
-                if any(o.ended.startswith("judge") for o in outcomes):
-                    worker = self._end(worker)
-                self._settle(entries, mode, outcomes)
+                if not self._run(workers[kind], entries):
+                    self._end(workers.pop(kind))
         except BaseException as problem:
             with self._lock:
                 self._failure = problem
                 self._lock.notify_all()
         finally:
-            if worker is not None:
+            for worker in workers.values():
                 self._end(worker)
 
-    def _cannot_run(self, worker: Worker, entries: list[tuple[int, Job, int]]) -> bool:
+    def _run(self, worker: Worker, entries: list[_Entry]) -> bool:
+        """Run entries that fit together; return whether the worker can go on."""
+        first, left, healthy = entries[0], dict(enumerate(entries)), True
+        jobs = [e.job for e in entries]
+        try:
+            for place, outcome in worker.run(
+                jobs, first.mode, strict=first.strict, unsafe=self.unsafe, recorded=first.recorded
+            ):
+                healthy = healthy and not outcome.ended.startswith("judge")
+                self._settle(left.pop(place), outcome)
+        except WorkerLost as problem:
+            self._after_loss(list(left.values()), str(problem))
+            return False
+        if left:  # jobs behind one that ended their child, or their judge
+            with self._lock:
+                for entry in reversed(left.values()):
+                    self._fresh.appendleft(entry)
+                self._lock.notify_all()
+        return healthy
+
+    def _cannot_run(self, worker: Worker, entry: _Entry) -> bool:
         """Give a foreign job its result where this tier or this machine does not run its language."""
-        ((index, job, _),) = entries
+        job = entry.job
         if self._lone == "shared":
-            result = Result(job.id, "harness_error", f"refused at tier D: {job.language} (ask for unsafe execution to run it anyway)")
+            detail = f"refused at tier D: {job.language} (ask for unsafe execution to run it anyway)"
+            result = Result(job.id, "harness_error", detail)
         elif why := toolchains.unmeasurable(worker, job.language):
             result = Result(job.id, "not_measured", why)
         else:
             return False
-        with self._lock:
-            self._results[index] = dataclasses.replace(result, tier=self.tier)
-            self._lock.notify_all()
+        self._give(entry.index, dataclasses.replace(result, tier=self.tier))
         return True
 
-    def _start(self) -> Worker:
+    def _start(self, kind: str) -> Worker:
         with self._lock:
-            worker, self._spare = self._spare, None
-        if worker is not None:
-            return worker
-        worker = Worker(self.tier)
+            if kind == "python" and self._spare is not None:
+                worker, self._spare = self._spare, None
+                return worker
+        worker = Worker(self.tier, kind)
         with self._lock:
             self._workers.add(worker)
             if self._closed:
@@ -191,70 +239,77 @@ class _Pool:
             self._workers.discard(worker)
         worker.close()
 
-    def _next(self) -> tuple[list[tuple[int, Job, int]], str, bool] | None:
-        """Return (entries, mode, strict) of the next batch: reruns first, else fresh jobs with equal limits."""
+    def _next(self) -> list[_Entry]:
+        """Return the entries to run next: reruns first, then fresh jobs; empty when closed."""
         with self._lock:
             while not self._closed:
                 if self._again:
-                    *entry, mode, strict = self._again.popleft()
-                    return [tuple(entry)], mode, strict
+                    return self._together(self._again)
                 if self._fresh:
-                    return self._fresh_batch()
+                    return self._together(self._fresh)
                 self._lock.wait()
+            return []
+
+    def _together(self, queue: deque[_Entry]) -> list[_Entry]:
+        """Take entries that can be handed over together, leaving as much for the other workers."""
+        entries = [queue.popleft()]
+        most = self.share if entries[0].mode == "shared" else _TOGETHER
+        parts = self.count if entries[0].mode == "shared" else 2 * self.count  # a slow one holds up those behind it
+        size = max(1, min(most, (len(queue) + parts) // parts))
+        while queue and len(entries) < size and entries[0].fits(queue[0]):
+            entries.append(queue.popleft())
+        return entries
+
+    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+        """Turn a final outcome into a result; queue the job again where only another way to run it can tell."""
+        again = self._another_way(entry, outcome)
+        if again is None:
+            self._give(entry.index, self._result(entry, outcome))
+            return
+        with self._lock:
+            self._again.append(again)
+            self._lock.notify_all()
+
+    def _another_way(self, entry: _Entry, outcome: Outcome) -> _Entry | None:
+        """Return how a job is to run again, None where its outcome is final."""
+        status = outcome.status
+        if entry.mode in ("script", "foreign"):
             return None
+        again = dataclasses.replace(entry, mode=self._lone, recorded=False, attempt=entry.attempt + 1)
+        if status == "unsendable" and entry.strict:
+            return dataclasses.replace(again, strict=False, beside=True)
+        if entry.mode == "shared" and entry.attempt == 0:
+            refused_for_good = status == "refused" and self._lone == "shared"
+            return None if status in _FINAL_IN_SHARED or refused_for_good else again
+        odd = bool(outcome.ended) or status in ("differs", "lost", "memory", "output_limit")
+        # a recording asks on where a failed test would have ended the questions
+        return again if odd and entry.recorded and entry.strict else None
 
-    def _fresh_batch(self) -> tuple[list[tuple[int, Job, int]], str, bool]:
-        index, job = self._fresh.popleft()
-        if job.language != "python":
-            return [(index, job, 0)], "foreign", self.strict
-        if _is_script(job):
-            return [(index, job, 0)], "script", self.strict
-        if self.share == 1 or job.stdin is not None:
-            return [(index, job, 0)], self._lone, self.strict
-        entries = [(index, job, 0)]
-        size = max(1, min(self.share, (len(self._fresh) + self.count) // self.count))
-        while self._fresh and len(entries) < size:
-            _, other = self._fresh[0]
-            if _is_script(other) or other.stdin is not None or other.language != "python" or other.limits != job.limits:
-                break
-            entries.append((*self._fresh.popleft(), 0))
-        return entries, "shared", self.strict
+    def _after_loss(self, entries: list[_Entry], why: str) -> None:
+        """A worker vanished under its batch: every job once more; twice lost is the harness's own error."""
+        for entry in entries:
+            if entry.lost:
+                detail = f"the worker was lost twice: {why}"
+                self._give(entry.index, Result(entry.job.id, "harness_error", detail, tier=self.tier))
+                continue
+            mode = entry.mode if entry.mode in ("script", "foreign") else self._lone
+            with self._lock:
+                self._again.append(dataclasses.replace(entry, mode=mode, recorded=False, attempt=entry.attempt + 1, lost=True))
+                self._lock.notify_all()
 
-    def _settle(self, entries: list[tuple[int, Job, int]], mode: str, outcomes: list[Outcome]) -> None:
-        """Turn final outcomes into results; queue the others again."""
+    def _give(self, index: int, result: Result) -> None:
         with self._lock:
-            for (index, job, attempt), outcome in zip(entries, outcomes, strict=True):
-                refused_for_good = outcome.status == "refused" and self._lone == "shared"
-                if outcome.status == "skipped":
-                    self._fresh.appendleft((index, job))
-                elif outcome.status == "unsendable" and self.strict and attempt < BESIDE:
-                    self._again.append((index, job, BESIDE, self._lone, False))
-                elif (
-                    mode == "shared"
-                    and attempt == 0
-                    and outcome.status not in _FINAL_IN_SHARED
-                    and not refused_for_good
-                ):
-                    self._again.append((index, job, 1, self._lone, self.strict))
-                else:
-                    self._results[index] = self._result(job, outcome, mode, attempt)
-            self._lock.notify_all()
+            self._results[index] = result
+            if index == self._wanted:
+                self._lock.notify_all()
 
-    def _after_loss(self, entries: list[tuple[int, Job, int]], mode: str, why: str) -> None:
-        """A worker vanished under its batch: every job once more, alone; twice lost is the harness's own error."""
-        with self._lock:
-            for index, job, attempt in entries:
-                if attempt == LOST:
-                    self._results[index] = Result(
-                        job.id, "harness_error", f"the worker was lost twice: {why}", tier=self.tier
-                    )
-                else:
-                    self._again.append((index, job, LOST, mode if mode in ("script", "foreign") else self._lone, self.strict))
-            self._lock.notify_all()
-
-    def _result(self, job: Job, outcome: Outcome, mode: str, attempt: int) -> Result:
-        status, detail = toolchains.verdict(job, outcome, same_output) if mode == "foreign" else verdict(job, outcome, mode)
-        if attempt == BESIDE and self.strict:
+    def _result(self, entry: _Entry, outcome: Outcome) -> Result:
+        job = entry.job
+        if entry.mode == "foreign":
+            status, detail = toolchains.verdict(job, outcome, same_output)
+        else:
+            status, detail = verdict(job, outcome, entry.mode)
+        if entry.beside:
             detail = f"checked in the program's own process. {detail}".strip()
         return Result(job.id, status, detail, outcome.cpu_s, outcome.wall_s, self.tier, outcome.printed[-2000:])
 
@@ -266,10 +321,6 @@ def _checked(job: Job) -> Job:
     return dataclasses.replace(job, language=toolchains.language_of(job.language, f"job {job.id!r}"))
 
 
-def _is_script(job: Job) -> bool:
-    return not job.tests
-
-
 def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
     """Return (status, detail): limits broken first, then the judge's word, then how the process ended."""
     limits, ended = job.limits, outcome.ended
@@ -277,6 +328,7 @@ def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
         "timeout_cpu": f"used {outcome.cpu_s:.2f} s of CPU, limit {limits.cpu_s} s",
         "timeout_wall": f"ran {outcome.wall_s:.2f} s, limit {limits.wall_s} s",
         "output_limit": f"printed more than {limits.output_bytes} bytes",
+        "memory": f"its processes together held more than {limits.memory_bytes} bytes",
     }
     if ended in texts:
         return ended, texts[ended]
@@ -288,7 +340,7 @@ def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
         return "harness_error", "the judge process ended"
     if outcome.status == "refused":
         return "harness_error", f"refused at tier D: {outcome.detail} (ask for unsafe execution to run it anyway)"
-    if outcome.status in ("syntax", "forged", "tests_died"):
+    if outcome.status in ("syntax", "raised", "forged", "tests_died"):
         return "error", outcome.detail
     if outcome.status == "unsendable":
         return "harness_error", f"the tests cannot be judged: {outcome.detail}"

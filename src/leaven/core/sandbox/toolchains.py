@@ -119,8 +119,11 @@ def language_of(name: str, where: str = "") -> str:
 def toolchains(tier: str = "auto") -> dict[str, str]:
     """Return language -> "" where a first program compiles and runs in the sandbox, else the reason it does not (seconds, once)."""
     from leaven.core.sandbox.tiers import start_worker
+    from leaven.core.sandbox.worker import Worker
 
-    worker = start_worker(tier)
+    first = start_worker(tier)
+    first.close()
+    worker = Worker(first.tier, "foreign")
     try:
         return {"python": "", **{language: unmeasurable(worker, language) for language in TOOLCHAINS}}
     finally:
@@ -138,7 +141,7 @@ def unmeasurable(worker: Worker, language: str) -> str:
 
 def _try(worker: Worker, language: str) -> str:
     job = Job("hello", TOOLCHAINS[language].hello, language=language, expected_stdout="hello", limits=Limits(cpu_s=20, wall_s=60))
-    outcome = worker.run([job], "foreign", unsafe=True)[0]
+    ((_, outcome),) = worker.run([job], "foreign", unsafe=True)
     status, detail = verdict(job, outcome, lambda found, expected: found.split() == expected.split())
     if status == "pass":
         return ""

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from leaven.core.sandbox.inside.plaindata import Channel
 from leaven.core.sandbox.jobs import Job
@@ -24,6 +26,7 @@ from leaven.core.sandbox.toolchains import COMPILE, plan, readable_folders
 
 _ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
 _slots = itertools.count()
+_NO_WORD = ("", "", "", 0.0, 0.0)
 
 
 class WorkerLost(Exception):
@@ -56,11 +59,14 @@ class Outcome:
 class Worker:
     """One exec'ed worker and the thread-side of its two sockets.
 
+    `kind` is python or foreign (programs in other languages, whose compilers need more of the system and whose children
+    set themselves up).
+
     Raises:
         TierUnavailable: on construction, when the tier cannot be set up here.
     """
 
-    def __init__(self, tier: str) -> None:
+    def __init__(self, tier: str, kind: str = "python") -> None:
         self.tier = tier
         self._scratch = tempfile.mkdtemp(prefix="leaven-sandbox-") if tier in "CD" else ""  # A and B have a tmpfs
         self._control, control = socket.socketpair()
@@ -71,7 +77,6 @@ class Worker:
             python,
             "-I",
             "-S",
-            "-B",
             "-X",
             "utf8",
             str(_ZYGOTE),
@@ -80,7 +85,8 @@ class Worker:
             tier,
             str(uid),
             self._scratch,
-            os.pathsep.join((sys.base_prefix, *readable_folders())),
+            kind,
+            os.pathsep.join((sys.base_prefix, *(readable_folders() if kind == "foreign" else ()))),
         ]
         with control, verdicts:
             self._process = subprocess.Popen(
@@ -94,8 +100,8 @@ class Worker:
                 start_new_session=True,
                 cwd="/",
             )
-        self._channel = Channel(self._control, 1 << 30)
-        self._judge = Channel(self._verdicts, 1 << 30)
+        self._channel = Channel(self._control, 1 << 30, "both", ahead=0)  # what was read ahead, poll would not see
+        self._judge = Channel(self._verdicts, 1 << 30, "mine", ahead=0)
         self._n = 0
         self._control.settimeout(60)
         try:
@@ -107,69 +113,110 @@ class Worker:
             self.close()
             raise TierUnavailable(hello["failed"])
 
-    def run(self, jobs: Sequence[Job], mode: str, *, strict: bool = True, unsafe: bool = False) -> list[Outcome]:
-        """Run jobs with equal limits in one child; `mode` is shared (allow-listed only), alone, script or foreign.
+    def run(
+        self, jobs: Sequence[Job], mode: str, *, strict: bool = True, unsafe: bool = False, recorded: bool = True
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Run jobs with equal limits and yield (place in `jobs`, outcome) as they end.
 
-        Returns one outcome per job; "skipped" for those after a job that ended the child.
+        Args:
+            jobs: one or more; exactly one for the modes script and foreign.
+            mode: shared (all in one child; allow-listed programs only), alone (a child each), script or foreign.
+            strict: expected values stay out of the program's process.
+            unsafe: at tier D, also run what the allow-list refuses.
+            recorded: find out beforehand what the tests will ask, and ask it in one message.
+
+        Jobs after one that ended the shared child, or after a judge that had to be killed, are not yielded.
 
         Raises:
             WorkerLost: the worker died or did not answer in time; close it and start another.
         """
         self._n += 1
         limits = jobs[0].limits
-        patience_s = 30 + 2 * len(jobs) * limits.wall_s
-        if mode == "foreign":
-            patience_s += 10 * COMPILE["wall_s"]
-        self._control.settimeout(patience_s)
-        self._verdicts.settimeout(patience_s)
-        task = {
-            "n": self._n,
+        patience_s = 30 + 2 * len(jobs) * limits.wall_s * 10 + (10 * COMPILE["wall_s"] if mode == "foreign" else 0)
+        task: dict[str, Any] = {
             "mode": mode,
             "limits": dataclasses.asdict(limits),
             "stdin": jobs[0].stdin,
             "unsafe": unsafe,
-            "programs": [{"program": j.program} for j in jobs],
+            "count": len(jobs),
         }
         if mode == "foreign":
             task["plan"] = plan(jobs[0])
-        words: dict[int, list] = {}
+        elif mode == "shared":
+            task["programs"] = [j.program for j in jobs]
+        judged = mode in ("shared", "alone")
+        self._control.settimeout(patience_s)
+        self._verdicts.settimeout(patience_s)
         try:
             self._channel.send(task)
-            if mode not in ("script", "foreign"):
-                tests = [{"tests": list(j.tests), "entry_point": j.entry_point} for j in jobs]
-                self._judge.send(
-                    {"n": self._n, "jobs": tests, "strict": strict, "cpu_s": limits.cpu_s, "unsafe": unsafe}
-                )
-            report = self._channel.receive()
-            for _ in report["jobs"]:
-                _, index, *word = self._judge.receive()
-                words[index] = word
+            if judged:
+                self._judge.send(self._tests(jobs, mode, strict, unsafe, recorded))
+            if mode != "shared":
+                self._channel.post(b"".join(self._channel.frame(job.program) for job in jobs))
+            if mode == "shared":
+                yield from self._shared(len(jobs), *next(self._ends(1, True, patience_s)))
+                return
+            for place, (report, words) in enumerate(self._ends(len(jobs), judged, patience_s)):
+                yield place, _outcome(report, words.get(place, _NO_WORD), lone=True, judged=judged)
         except (EOFError, OSError, ValueError, OverflowError) as problem:
             raise WorkerLost(f"{type(problem).__name__}: {problem}") from None
-        return [self._outcome(i, len(jobs), words, report, mode) for i in range(len(jobs))]
 
-    def _outcome(self, index: int, n_jobs: int, words: dict[int, list], report: dict, mode: str) -> Outcome:
-        judged = len(report["jobs"])
-        cpu_s, wall_s = report["jobs"][index] if index < judged else (0.0, 0.0)
-        if n_jobs == 1:
-            cpu_s, wall_s = report["cpu_s"], report["wall_s"]
-        ended = report["reason"] if index == judged or (index == judged - 1 and words[index][0] == "lost") else ""
-        status, detail, printed = words.get(index, ("" if index == judged else "skipped", "", ""))
-        if n_jobs == 1 and report["reason"] == "output_limit":
-            ended = "output_limit"
-        if mode in ("script", "foreign"):
-            status, ended = "", report["reason"]
-        return Outcome(
-            status,
-            detail,
-            printed or (report["stdout"] if n_jobs == 1 else ""),
-            report["stderr"],
-            cpu_s,
-            wall_s,
-            ended,
-            report["status"],
-            report.get("step", ""),
-        )
+    def _tests(self, jobs: Sequence[Job], mode: str, strict: bool, unsafe: bool, recorded: bool) -> dict[str, Any]:
+        return {
+            "n": self._n,
+            "mode": mode,
+            "jobs": [(list(j.tests), j.entry_point) for j in jobs],
+            "strict": strict,
+            "cpu_s": jobs[0].limits.cpu_s,
+            "unsafe": unsafe,
+            "recorded": recorded,
+        }
+
+    def _ends(self, count: int, judged: bool, patience_s: float) -> Iterator[tuple[dict[str, Any], dict[int, tuple]]]:
+        """Yield (the worker's report, the judge's words so far) for each of `count` children, when both have come.
+
+        A judge that is gone says no more; its worker's report says so, and is the last.
+        """
+        reports: list[dict[str, Any]] = []
+        words: dict[int, tuple] = {}
+        spoken = 0  # children on which the judge has said all it will
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        if judged:
+            poll.register(self._verdicts, select.POLLIN)
+        for place in range(count):
+            while len(reports) <= place or judged and spoken <= place and not reports[place]["reason"].startswith("judge"):
+                ready = poll.poll(1000 * patience_s)
+                if not ready:
+                    raise TimeoutError("no answer in time")
+                for fd, _ in ready:
+                    if fd == self._control.fileno():
+                        reports += self._channel.receive()
+                        continue
+                    try:
+                        n, said, found = self._judge.receive()
+                    except EOFError:
+                        poll.unregister(self._verdicts)
+                        continue
+                    if n != self._n:
+                        raise ValueError("words on another batch")
+                    spoken += said
+                    words |= {int(i): tuple(word) for i, *word in found}
+            yield reports[place], words
+            if reports[place]["reason"].startswith("judge"):
+                return
+
+    def _shared(self, count: int, report: dict[str, Any], words: dict[int, tuple]) -> Iterator[tuple[int, Outcome]]:
+        """Outcomes of a shared child: the judge's words; how the child ended concerns the first job it lacks words on."""
+        for place in range(count):
+            word = words.get(place)
+            if word is not None and word[0] != "lost":
+                yield place, _outcome(report | {"reason": ""}, word, lone=count == 1, judged=True)
+            elif word is not None or report["reason"]:
+                yield place, _outcome(report, word or _NO_WORD, lone=count == 1, judged=True)
+                return
+            else:
+                return
 
     def hang_up(self) -> None:
         """End the conversation from any thread: the worker kills what it runs and `run` raises WorkerLost."""
@@ -190,3 +237,22 @@ class Worker:
             self._process.wait()
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _outcome(report: dict[str, Any], word: tuple, *, lone: bool, judged: bool) -> Outcome:
+    """Join the worker's report on a child and the judge's word on one job in it."""
+    status, detail, printed, cpu_s, wall_s = word
+    ended = report["reason"]
+    if judged and status not in ("", "lost") and ended != "output_limit" and not ended.startswith("judge"):
+        ended = ""
+    return Outcome(
+        status=status,
+        detail=detail,
+        printed=printed or (report["stdout"] if lone else ""),
+        errors=report["stderr"],
+        cpu_s=report["cpu_s"] if lone else cpu_s,
+        wall_s=report["wall_s"] if lone else wall_s,
+        ended=ended,
+        wait_status=report["status"],
+        step=report.get("step", ""),
+    )

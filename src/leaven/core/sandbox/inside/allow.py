@@ -97,7 +97,6 @@ _COMPILER_MADE = frozenset(
         "__annotations_cache__",
     )
 )
-_STORES = frozenset(("STORE_ATTR", "DELETE_ATTR"))
 _HIDDEN_BUILTINS = (
     "exec",
     "eval",
@@ -126,20 +125,48 @@ _HIDDEN_BUILTINS = (
 )
 
 
+def operations(*names: str) -> frozenset[int]:
+    """Return the numbers of bytecode operations of this interpreter (those it has)."""
+    missing = "_opcode" not in sys.modules
+    if missing:
+        sys.modules["_opcode"] = None  # type: ignore[assignment]  # a shared library that nobody needs
+    try:
+        from opcode import opmap
+    except ImportError:  # newer versions do need it
+        sys.modules.pop("_opcode", None)
+        from opcode import opmap
+    finally:
+        if missing and sys.modules.get("_opcode") is None:
+            sys.modules.pop("_opcode", None)
+    return frozenset(opmap[n] for n in names if n in opmap)
+
+
+_STORES = operations("STORE_ATTR", "DELETE_ATTR")
+(_EXTENDED_ARG,) = operations("EXTENDED_ARG")
+_MOST_FINE = 50000
+
+
 class Refused(ImportError):
     """A restricted program asked for a module outside the list."""
 
 
 class Modules:
-    """The allowed modules as fresh copies holding only their safe public names; `rules` caches what the name check
-    needs."""
+    """The allowed modules as copies holding only their safe public names, and what the name check needs.
+
+    Programs that store no attribute at all cannot change a module object and share the copies in `common`.
+    """
 
     def __init__(self) -> None:
         self._safe: dict[str, dict[str, Any]] = {}
+        self.fine: set[str] = set()  # names met before that say nothing
         self.refused = set(_NAMES) | {m for m in sys.stdlib_module_names if m not in ALLOWED}
         self.shared: set[str] = set()
         for name in WARM:
             self._load(name)
+        self.common: dict[str, ModuleType] = {}
+        for name in WARM:
+            self.common[name] = self.copy_of(name)
+        self.builtins = {n: v for n, v in vars(builtins).items() if n not in _HIDDEN_BUILTINS}
 
     def _load(self, name: str) -> dict[str, Any]:
         module = __import__(name, fromlist=["*"])
@@ -148,6 +175,7 @@ class Modules:
         safe = {n: getattr(module, n) for n in listed if n not in hidden and hasattr(module, n)}
         safe = {n: v for n, v in safe.items() if not isinstance(v, ModuleType)}
         self._safe[name] = safe
+        self.fine.clear()
         # underscore names of the real modules and their classes, and whatever was hidden, cannot be asked for by name
         outside = {n for n in dir(module) if n not in safe and (n.startswith("_") or n in hidden)} - {"_"}
         self.refused |= {n for n in outside if not (n.startswith("__") and n.endswith("__"))}
@@ -170,21 +198,24 @@ class Modules:
         return copy
 
 
-def restricted_builtins(modules: Modules, write: Any) -> dict[str, Any]:
-    """Return a fresh builtins dict without the refused names; `write(text)` receives what the program prints."""
-    table = dict(vars(builtins))
-    for name in _HIDDEN_BUILTINS:
-        table.pop(name, None)
-    imported: dict[str, ModuleType] = {}
+def restricted_builtins(modules: Modules, code: CodeType, write: Any) -> dict[str, Any]:
+    """Return fresh builtins for one program, without the refused names; `write(text)` receives what it prints."""
+    table = dict(modules.builtins)
+    imported = {} if _stores_attributes(code) else modules.common
+    seeded = False
 
     def import_module(
         name: str, _globals: Any = None, _locals: Any = None, fromlist: Any = (), level: int = 0
     ) -> ModuleType:
+        nonlocal seeded
         if level:
             raise ImportError("a relative import has nothing to be relative to")
         top = name if fromlist or name not in ("collections.abc",) else "collections"
         if top not in imported:
             imported[top] = modules.copy_of(top)
+        if top == "random" and not seeded:
+            seeded = True
+            imported[top].seed(0)
         return imported[top]
 
     def print_text(
@@ -199,25 +230,30 @@ def restricted_builtins(modules: Modules, write: Any) -> dict[str, Any]:
 
 def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] = frozenset()) -> str:
     """Return why `code` may not share a process, or "" when it may; `permitted` names are let through."""
-    todo, imports, stored = [code], False, False
+    todo, imports, stored, fine = [code], False, False, modules.fine
     while todo:
         one = todo.pop()
         names = one.co_names
-        bad = modules.refused.intersection(names) - permitted
-        if bad:
-            return f"the name {sorted(bad)[0]!r}"
-        for name in names:
-            if name.startswith("__") and name.endswith("__") and name not in _DUNDERS and name not in _COMPILER_MADE:
-                return f"the name {name!r}"
-            if "." in name and name not in ALLOWED:
-                return f"an import of {name!r}"
-            imports = imports or name in ALLOWED
-        stored = stored or not modules.shared.isdisjoint(names)
+        if not fine.issuperset(names):
+            bad = modules.refused.intersection(names) - permitted
+            if bad:
+                return f"the name {sorted(bad)[0]!r}"
+            for name in names:
+                if name.startswith("__") and name.endswith("__") and name not in _DUNDERS and name not in _COMPILER_MADE:
+                    return f"the name {name!r}"
+                if "." in name and name not in ALLOWED:
+                    return f"an import of {name!r}"
+                imports = imports or name in ALLOWED
+                stored = stored or name in modules.shared
+                if name not in ALLOWED and name not in modules.shared and name not in permitted:
+                    fine.add(name)
         for constant in one.co_consts:
             if isinstance(constant, CodeType):
                 todo.append(constant)
             elif type(constant) in (str, tuple) and _is_bad_constant(constant):
                 return "a text constant that names an internal attribute"
+    if len(fine) > _MOST_FINE:
+        fine.clear()
     if imports and stored and _stores_shared(code, modules.shared):
         return "an attribute store that could change a shared class"
     return ""
@@ -232,10 +268,19 @@ def _is_bad_constant(constant: Any) -> bool:
     )
 
 
-def _stores_shared(code: CodeType, shared: set[str]) -> bool:
-    import dis
+def _stores_attributes(code: CodeType) -> bool:
+    """Return whether any part of `code` stores or deletes an attribute."""
+    if not _STORES.isdisjoint(code.co_code[::2]):
+        return True
+    return any(_stores_attributes(c) for c in code.co_consts if isinstance(c, CodeType))
 
-    for step in dis.get_instructions(code):
-        if step.opname in _STORES and step.argval in shared:
+
+def _stores_shared(code: CodeType, shared: set[str]) -> bool:
+    """Return whether `code` stores or deletes an attribute whose name a shared class has."""
+    steps, high = code.co_code, 0
+    for at in range(0, len(steps), 2):
+        argument = high << 8 | steps[at + 1]
+        high = argument if steps[at] == _EXTENDED_ARG else 0
+        if steps[at] in _STORES and code.co_names[argument] in shared:
             return True
     return any(_stores_shared(c, shared) for c in code.co_consts if isinstance(c, CodeType))

@@ -10,7 +10,7 @@ In tier B started by root (tier A is then the better one) the number of processe
 counts root's never; programs in other languages are counted from outside there.
 
 Why a pid namespace per child: killing its first process ends every descendant. What can be prepared or given up once
-in the worker is; a child only makes the calls (`Lock.apply`). Not covered: cgroups (the memory of one job's processes
+in the worker is (lock.py). Not covered: cgroups (the memory of one job's processes
 together is bounded by limits x processes only); disk use in tier C (each file is limited, their number is not; the
 folder is removed after the job).
 """
@@ -25,20 +25,29 @@ import struct
 import sys
 import time
 
-from kernel import ABI, OWN_PID, CageError, Kernel, filter_program
-
-LINUX = sys.platform == "linux"
-_NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
-    0x20000,
-    0x4000000,
-    0x8000000,
-    0x10000000,
-    0x20000000,
-    0x40000000,
+from kernel import ABI, CageError, Kernel, filter_program
+from lock import (
+    LINUX,
+    NEWNS,
+    NEWPID,
+    NO_NEW_PRIVS,
+    NODEV,
+    NOEXEC,
+    NOSUID,
+    PDEATHSIG,
+    RDONLY,
+    SAME_FOR_ALL,
+    SCRATCH,
+    SECCOMP,
+    SUBREAPER,
+    UMOUNT_DETACH,
+    LightLock,
+    Lock,
+    capped,
 )
-_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
-_UMOUNT_DETACH = 2
-_PDEATHSIG, _NO_NEW_PRIVS, _SECCOMP, _SUBREAPER = 1, 38, 22, 36
+
+_NEWUTS, _NEWIPC, _NEWUSER, _NEWNET = 0x4000000, 0x8000000, 0x10000000, 0x40000000
+_REMOUNT, _BIND, _REC, _PRIVATE = 32, 4096, 16384, 1 << 18
 _TICKS, _PAGE = (os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")) if LINUX else (100, 4096)
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/bin", "/bin")
 
@@ -62,7 +71,9 @@ class Cage:
         self._proc = -1
         self.kernel: Kernel | None = None
         self._ruleset = -1
-        self._locks: dict[tuple, Lock] = {}
+        self._locks: dict[tuple, Lock | LightLock] = {}
+        self.settled = False
+        self._free_inodes = 0
         if tier != "D":
             if not LINUX or self.machine not in ABI:
                 raise CageError(
@@ -75,8 +86,8 @@ class Cage:
     # -- the worker ---------------------------------------------------------------------------------------------------
 
     def enter(self, readable: list[str]) -> None:
-        """Isolate the calling process for good, `readable` folders aside; in tiers A and B it returns in a new process, first of its pid
-        namespace."""
+        """Isolate the calling process for good, `readable` folders aside; in tiers A and B it returns in a new process,
+        first of its pid namespace."""
         if self.tier in "AB":
             self._enter_namespaces()
             self._build_root(readable)
@@ -84,18 +95,18 @@ class Cage:
             os.chmod(self.scratch, 0o711)  # a job of another uid lives in a folder of its own below
             self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         if self.tier == "C":
-            self.kernel.call("prctl", _SUBREAPER, 1, 0, 0, 0)
+            self.kernel.call("prctl", SUBREAPER, 1, 0, 0, 0)
             self._ruleset = self._build_ruleset([*readable, *_SYSTEM_FOLDERS])
         if self.tier == "A":
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
         if self.kernel is not None:
-            self.kernel.call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
+            self.kernel.call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
         os.umask(0o077)
 
     def _enter_namespaces(self) -> None:
         kernel, uid, gid = self.kernel, os.geteuid(), os.getegid()
-        spaces = _NEWNS | _NEWNET | _NEWIPC | _NEWUTS | _NEWPID
+        spaces = NEWNS | _NEWNET | _NEWIPC | _NEWUTS | NEWPID
         kernel.call("unshare", spaces | (_NEWUSER if self.tier == "B" else 0))
         if self.tier == "B":
             for name, text in (("setgroups", "deny"), ("uid_map", f"65534 {uid} 1"), ("gid_map", f"65534 {gid} 1")):
@@ -106,8 +117,10 @@ class Cage:
             os.closerange(3, 256)
             os.waitpid(inner, 0)
             os._exit(0)
-        kernel.call("prctl", _PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        kernel.call("prctl", PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         self._pidns = os.open("/proc/self/ns/pid", os.O_RDONLY)
+        self._here = kernel.prepare("setns", self._pidns, NEWPID)
+        self._below = kernel.prepare("unshare", NEWPID)
 
     def _build_root(self, readable: list[str]) -> None:
         """Replace / by a tmpfs holding the interpreter and the system libraries, read-only, with no /proc, /etc or
@@ -115,7 +128,7 @@ class Cage:
         mount = self.kernel.mount
         mount(b"none", b"/", None, _REC | _PRIVATE)
         root = next((d for d in ("/sys", "/mnt", "/media", "/srv") if os.path.isdir(d)), "/tmp")
-        mount(b"tmpfs", root.encode(), b"tmpfs", _NOSUID | _NODEV, b"size=1m,mode=755")
+        mount(b"tmpfs", root.encode(), b"tmpfs", NOSUID | NODEV, b"size=1m,mode=755")
         for folder in (*_SYSTEM_FOLDERS, *readable):
             if os.path.isdir(folder) and not os.path.ismount(root + folder):
                 os.makedirs(root + folder, 0o755, exist_ok=True)
@@ -129,22 +142,22 @@ class Cage:
         for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
             os.symlink(target, f"{root}/dev/{name}")  # they lead somewhere only where a child has a /proc
         try:  # for the worker, which reads run-queue delays in it; its children have no /proc or only their own
-            mount(b"proc", f"{root}/proc".encode(), b"proc", _NOSUID | _NODEV | _NOEXEC)
+            mount(b"proc", f"{root}/proc".encode(), b"proc", NOSUID | NODEV | NOEXEC)
             self._proc = os.open(f"{root}/proc", os.O_RDONLY | os.O_DIRECTORY)
             if self.tier == "A":  # in a user namespace a new /proc can be mounted only while another one is in sight
-                self.kernel.call("umount2", f"{root}/proc".encode(), _UMOUNT_DETACH)
+                self.kernel.call("umount2", f"{root}/proc".encode(), UMOUNT_DETACH)
         except CageError:
             self._proc = -1  # a container may forbid it; wall limits are then not stretched
         os.chdir(root)
         self.kernel.call("syscall", {"x86_64": 155, "aarch64": 41}[self.machine], b".", b".")  # pivot_root
-        self.kernel.call("umount2", b".", _UMOUNT_DETACH)
+        self.kernel.call("umount2", b".", UMOUNT_DETACH)
         os.chdir("/")
-        self._read_only(b"/", _RDONLY | _NOSUID | _NODEV, bind=False)
+        self._read_only(b"/", RDONLY | NOSUID | NODEV, bind=False)
 
-    def _read_only(self, target: bytes, flags: int = _RDONLY | _NOSUID | _NODEV, bind: bool = True) -> None:
+    def _read_only(self, target: bytes, flags: int = RDONLY | NOSUID | NODEV, bind: bool = True) -> None:
         # a user namespace may not clear flags the host set: keep those that statvfs reports
-        kept = os.statvfs(target).f_flag & (_NOEXEC | 1024 | 2048 | 4096)
-        extra = (_NOEXEC if kept & _NOEXEC else 0) | (kept & 3072) | ((1 << 21) if kept & 4096 else 0)
+        kept = os.statvfs(target).f_flag & (NOEXEC | 1024 | 2048 | 4096)
+        extra = (NOEXEC if kept & NOEXEC else 0) | (kept & 3072) | ((1 << 21) if kept & 4096 else 0)
         self.kernel.mount(b"none", target, None, _REMOUNT | flags | extra | (_BIND if bind else 0))
 
     def _build_ruleset(self, readable: list[str]) -> int:
@@ -169,13 +182,45 @@ class Cage:
         os.close(ruleset)
         return high
 
+    def settle(self) -> None:
+        """Give up in the worker what its candidates may not have, so that they inherit it (tier A; the judge has started).
+
+        The worker keeps root for exactly three calls, which are refused to anyone else: a pid namespace for the next
+        child, its own again, and the child's change to its own user id. Candidates share the mount namespace and thus
+        /tmp, which `tidy` empties between them.
+        """
+        if self.tier != "A":
+            return
+        self.kernel.mount(b"tmpfs", b"/tmp", b"tmpfs", NOSUID | NODEV, SCRATCH)
+        os.chdir("/tmp")
+        for which, values in capped(SAME_FOR_ALL):
+            resource.setrlimit(which, values)
+        exact = (
+            ("setns", (self._pidns, NEWPID)),
+            ("unshare", (NEWPID,)),
+            ("setresuid", (self.uid, self.uid, self.uid)),
+        )
+        code = self.kernel.buffer(filter_program(self.machine, False, True, exact))
+        program = self.kernel.buffer(struct.pack("=HxxxxxxQ", len(code) // 8, self.kernel.address(code)))  # type: ignore[arg-type]
+        self.kernel.call("prctl", SECCOMP, 2, self.kernel.address(program), 0, 0)
+        self._free_inodes = os.statvfs("/tmp").f_ffree
+        self.settled = True
+        self._locks.clear()
+
+    def tidy(self) -> None:
+        """Empty the folder that candidates of a settled worker use one after the other; none of them is alive."""
+        if self.settled and os.statvfs("/tmp").f_ffree != self._free_inodes:
+            empty_folder("/tmp")
+            if os.statvfs("/tmp").f_ffree != self._free_inodes:
+                raise CageError("the folder of candidates could not be emptied")
+
     # -- the children -------------------------------------------------------------------------------------------------
 
     def fork(self) -> int:
         """Fork; in tiers A and B the child is the first process of a fresh pid namespace. Returns 0 in the child."""
         if self._pidns >= 0:  # a namespace can be unshared only from the one the process itself lives in
-            self.kernel.call("setns", self._pidns, _NEWPID)
-            self.kernel.call("unshare", _NEWPID)
+            self.kernel.make(self._here)
+            self.kernel.make(self._below)
         return os.fork()
 
     def waited_s(self, pid: int, everyone: bool = False) -> float:
@@ -242,12 +287,12 @@ class Cage:
             count += 1
         return ticks / _TICKS, pages * _PAGE, count
 
-    def prepare(self, limits: dict, kind: str = "candidate") -> Lock:
+    def prepare(self, limits: dict, kind: str = "candidate") -> Lock | LightLock:
         """Return the lock of a child with these limits (cpu_s, memory_bytes, processes, file_bytes), made once and
         kept; `kind` is candidate, judge or foreign."""
         key = (*[limits[k] for k in ("cpu_s", "memory_bytes", "processes", "file_bytes")], kind)
         if key not in self._locks:
-            self._locks[key] = Lock(self, limits, kind)
+            self._locks[key] = LightLock(self.uid, limits) if self.settled else Lock(self, limits, kind)
         return self._locks[key]
 
     def bury(self, pid: int) -> None:
@@ -267,97 +312,36 @@ class Cage:
                 return
 
 
-class Lock:
-    """Everything one child gives up, prepared in the worker. `apply` runs in the child and is kept short on
-    purpose."""
+def empty_folder(path: str) -> None:
+    """Delete all that a hostile program may have left in a folder: any depth, any names, no link followed."""
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    moved, prefix = 0, os.urandom(8).hex()
+    try:
+        while names := os.listdir(top):
+            for name in names:
+                try:
+                    os.unlink(name, dir_fd=top)
+                    continue
+                except (IsADirectoryError, PermissionError):
+                    pass
+                os.chmod(name, 0o700, dir_fd=top)
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+                try:
+                    for below in os.listdir(inner):  # flattened, so that no path grows too long
+                        moved += 1
+                        os.rename(below, f"{prefix}{moved}", src_dir_fd=inner, dst_dir_fd=top)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
 
-    def __init__(self, cage: Cage, limits: dict, kind: str) -> None:
-        judge = kind == "judge"
-        self.tier, self.kernel, self.uid = cage.tier, cage.kernel, cage.uid + judge
-        # interpreters below a closed home cannot be read under another uid, programs of the system can
-        self.own_uid = self.tier == "A" or (kind == "foreign" and self.tier in "CD" and cage.root)
-        self.others = 0 if self.own_uid or self.tier == "B" else cage.count_own_processes()
-        self.limits = self._limits(limits, kind)
-        self.first: list = []
-        self.optional: tuple | None = None
-        self.last: list = []
-        if self.kernel is None:
-            return
-        prepare = self.kernel.prepare
-        if self.tier in "AB":
-            options = b"size=64m,nr_inodes=1000,mode=1777"
-            self.first = [
-                prepare("unshare", _NEWNS),
-                prepare("mount", b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, options),
-            ]
-            if kind == "foreign":  # virtual machines and shells read their own entries
-                self.optional = prepare("mount", b"proc", b"/proc", b"proc", _NOSUID | _NODEV | _NOEXEC | _RDONLY, None)
-            if self.tier == "B" and cage._proc >= 0 and kind != "foreign":
-                self.first.append(prepare("umount2", b"/proc", _UMOUNT_DETACH))
-        else:
-            self.first = [prepare("syscall", 446, cage._ruleset, 0)]  # landlock_restrict_self
-        if self.tier in "BC":  # capset to nothing
-            self.last.append(
-                prepare(
-                    "capset", self.kernel.buffer(struct.pack("=Ii", 0x20080522, 0)), self.kernel.buffer(bytes(24))
-                )
-            )
-        self.last.append(prepare("prctl", _PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
-        # without a countable uid of its own a job may not start processes: root is exempt from RLIMIT_NPROC
-        # (a foreign job's processes are counted from outside)
-        may_fork = kind != "candidate" or self.tier == "A" or (self.tier == "B" and not cage.root)
-        code = filter_program(cage.machine, self.tier == "C", may_fork)
-        self.own_pid_at = [at for at in range(4, len(code), 8) if code[at : at + 4] == struct.pack("=I", OWN_PID)]
-        self.code = self.kernel.buffer(code)
-        self.program = self.kernel.buffer(struct.pack("=HxxxxxxQ", len(code) // 8, self.kernel.address(self.code)))
-        self.last.append(prepare("prctl", _SECCOMP, 2, self.kernel.address(self.program), 0, 0))
 
-    def _limits(self, limits: dict, kind: str) -> list[tuple[int, tuple[int, int]]]:
-        wanted = {
-            "RLIMIT_AS": limits["memory_bytes"],
-            "RLIMIT_FSIZE": limits["file_bytes"],
-            "RLIMIT_NOFILE": 256 if kind == "foreign" else 64,
-            "RLIMIT_CORE": 0,
-            "RLIMIT_STACK": 64 << 20,
-            "RLIMIT_MEMLOCK": 0,
-            "RLIMIT_MSGQUEUE": 0,
-        }
-        if kind != "judge":
-            wanted["RLIMIT_CPU"] = int(limits["cpu_s"]) + 2
-        if self.own_uid or self.tier == "B" or kind == "foreign":  # counted per uid, which may be that of other work
-            wanted["RLIMIT_NPROC"] = limits["processes"] + self.others
-        found = []
-        for name, value in wanted.items():
-            if (which := getattr(resource, name, None)) is not None:
-                hard = resource.getrlimit(which)[1]
-                value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-                found.append((which, (value, value)))
-        return found
-
-    def apply(self, folder: str, first_fd: int) -> None:
-        """Give everything up, in the child; `folder` is its private one in tiers C and D, descriptors from `first_fd`
-        close."""
-        os.setsid()
-        for call in self.first:
-            self.kernel.make(call)
-        if self.optional is not None:
-            function, args, _ = self.optional
-            function(*args)
-        os.closerange(first_fd, 65536 if LINUX else 1024)
-        os.chdir(folder or "/tmp")
-        for which, values in self.limits:
-            try:
-                resource.setrlimit(which, values)
-            except (ValueError, OSError):
-                if self.tier != "D":  # macOS refuses some of them
-                    raise
-        if self.own_uid:
-            if folder:
-                os.chown(".", self.uid, self.uid)
-            os.setresgid(self.uid, self.uid, self.uid)
-            os.setresuid(self.uid, self.uid, self.uid)
-        if self.kernel is not None:
-            for at in self.own_pid_at:
-                struct.pack_into("=I", self.code, at, os.getpid())
-            for call in self.last:
-                self.kernel.make(call)
+def remove_folder(path: str) -> None:
+    """Delete a folder a hostile program may have filled."""
+    try:
+        os.chmod(path, 0o700)
+        empty_folder(path)
+        os.rmdir(path)
+    except FileNotFoundError:
+        return

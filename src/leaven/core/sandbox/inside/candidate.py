@@ -1,8 +1,9 @@
 """Programs -> answers: the loop of a candidate process, which holds programs and no expected value.
 
-The judge (another process) asks over a socket: load program i, call this name with these plain values. Values go back
-as plain data or as references to objects that stay here. Nothing this process says can make a test pass except by
-being the value the test asks for. In restricted mode programs are those the allow-list accepts, each in fresh
+The judge (another process) asks over a socket: load program i and answer this recording of calls (tape.py), then
+perhaps single calls. Values go back as plain data or as references to objects that stay here. Nothing this process
+says can make a test pass except by being the value the test asks for. In restricted mode programs are those the
+allow-list accepts, each in fresh
 builtins; otherwise there is one program and it may do whatever the cage lets it.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 import builtins
 import os
 import sys
-from types import ModuleType
+from marshal import dumps, loads
+from time import perf_counter, process_time
+from types import FunctionType, ModuleType
 from typing import Any
 
 import allow
@@ -21,25 +24,34 @@ REPLY_LIMIT = 64 << 20
 REFUSED_EXIT, MEMORY_EXIT = 76, 77  # exit codes of a script, believed only with the text that goes with them
 
 
+_MUTABLE = frozenset((list, dict, set))
+
+
 class OutputLimit(BaseException):
     """A restricted program printed more than it may."""
+
+
+class _Senseless(BaseException):
+    """A recorded question is about something this program does not have."""
 
 
 class Candidate:
     """Serve one judge until it hangs up."""
 
-    def __init__(
-        self, channel: plaindata.Channel, programs: list[dict], modules: allow.Modules | None, output_bytes: int
-    ) -> None:
+    def __init__(self, channel: plaindata.Channel) -> None:
         self.channel = channel
-        self.programs = programs
-        self.modules = modules
-        self.output_bytes = output_bytes
+        self.prepare([], None, 0)
         self.space: dict[str, Any] = {}
         self.objects: list[Any] = []
+        self.results: dict[int, Any] = {}
+        self.plain: set[int] = set()
         self.printed: list[str] = []
         self.printed_chars = 0
         self.over = False
+
+    def prepare(self, programs: list[str], modules: allow.Modules | None, output_bytes: int) -> None:
+        """Say what will run: with `modules`, only programs the allow-list accepts."""
+        self.programs, self.modules, self.output_bytes = programs, modules, output_bytes
 
     def serve(self) -> None:
         """Answer requests; returns when the judge closes the channel."""
@@ -51,94 +63,165 @@ class Candidate:
             self.answer(nonce, verb, rest)
 
     def answer(self, nonce: Any, verb: str, rest: list) -> None:
-        """Do one request and send its reply: ["v", value, changed arguments] ("V" once something was printed) or
-        ["x", ...]."""
+        """Do one request and send its reply: [nonce, "v", ...] or [nonce, "x", exception]."""
         try:
-            reply = self.load(*rest) if verb == "load" else getattr(self, "do_" + verb)(*rest)
+            reply = getattr(self, "do_" + verb)(*rest)
         except BaseException as problem:
             reply = _describe(problem)
         if self.over:
             reply = ["x", "OutputLimit", ""]
         if self.modules is None:
             self._flush()
-        elif self.printed and reply[0] == "v":
-            reply[0] = "V"
         try:
             self.channel.send([nonce, *reply])
-        except (MemoryError, RecursionError, ValueError) as problem:
+        except (MemoryError, RecursionError, ValueError, TypeError) as problem:
             self.channel.send([nonce, *_describe(problem)])
 
-    def load(self, index: int, wanted: list[str]) -> list:
-        """Compile and run program `index`; reply with the values of the `wanted` names it defined."""
-        program = self.programs[index]
-        self.objects.clear()
+    def do_run(self, index: int, wanted: list[str], tape: list[bytes], kept: list[int]) -> list:
+        """Load program `index` and answer the recorded questions; reply ["v", names, answers, printed, CPU s, wall s].
+
+        An answer is [value, changed arguments], {"x": exception} (then no more are answered), "s" for a question about
+        what turned out to be plain data, "e" where the recording makes no sense for this program.
+        """
+        cpu, wall = process_time(), perf_counter()
+        refused = self._load(index)
+        if refused:
+            return ["refused", refused]
+        space = self.space
+        names = {n: self._named(space[n]) for n in wanted if n in space}
+        answers: list[Any] = []
+        for number, question in enumerate(tape):
+            verb, target, *rest = loads(question)
+            if target[0] == "r" and target[1] in self.plain:
+                self.plain.add(number)
+                answers.append("s")
+                continue
+            try:
+                answers.append(getattr(self, "do_" + verb)(number, target, *rest)[1:])
+            except _Senseless:
+                answers.append("e")
+                break
+            except BaseException as problem:
+                answers.append({"x": _describe(problem)[1:]})
+                break
+            if number in kept and number not in self.results:
+                self.results[number] = self._decode(answers[-1][0])  # plain data goes in as a copy, as from the judge
+        return ["v", names, answers, self._printed(), process_time() - cpu, perf_counter() - wall]
+
+    def _load(self, index: int) -> str:
+        """Compile and run program `index`; return why it may not run here, if so."""
+        self.objects, self.results, self.plain = [], {}, set()
         self.printed, self.printed_chars, self.over = [], 0, False
-        code = compile(program["program"], "<program>", "exec", dont_inherit=True)
-        self.space = {"__name__": "program"}
+        code = compile(self.programs[index], "<program>", "exec", dont_inherit=True)
         if self.modules is not None:
             reason = allow.reason_against(code, self.modules)
             if reason:
-                return ["refused", reason]
-            self.space["__builtins__"] = allow.restricted_builtins(self.modules, self._write)
+                return reason
+            self.space = {"__name__": "program", "__builtins__": allow.restricted_builtins(self.modules, code, self._write)}
         else:
             module = ModuleType("program")
             sys.modules["program"] = module
             self.space = module.__dict__
-        sys.modules["random"].seed(0)
+            sys.modules["random"].seed(0)
         exec(code, self.space)
-        found = {n: self.space[n] for n in wanted if n in self.space}
-        return ["v", {n: {"M": v.__name__} if type(v) is ModuleType else self._encode(v) for n, v in found.items()}]
+        return ""
 
-    def do_call(self, target: Any, args: Any, kwargs: Any) -> list:
-        """Call; lists, dicts and sets among the arguments that changed are sent back so that in-place work is
-        seen."""
-        function = self._decode(target)
+    def _form(self, value: Any) -> Any:
+        """Return the form of a value with a name or number of its own."""
+        if type(value) is FunctionType:
+            return {"H": "function"}
+        form = self._encode(value)
+        return {"H": type(value).__name__} if type(form) is dict and "O" in form else form
+
+    def _named(self, value: Any) -> Any:
+        return {"M": value.__name__} if type(value) is ModuleType else self._form(value)
+
+    def _answered(self, number: int, value: Any, changed: list) -> list:
+        form = self._form(value)
+        if type(form) is dict and "H" in form:
+            self.results[number] = value
+        else:
+            self.plain.add(number)
+        return ["v", form, changed]
+
+    def do_call(self, number: int, target: Any, args: tuple, kwargs: dict) -> list:
+        """Call; lists, dicts and sets among the arguments that changed are sent back so that in-place work is seen."""
+        function = self._object(target)
+        if _MUTABLE.isdisjoint(map(type, args)):
+            return self._answered(number, function(*args, **kwargs), [])
+        before = dumps(args, 2)
+        value = function(*args, **kwargs)
+        try:
+            unchanged = dumps(args, 2) == before
+        except ValueError:
+            unchanged = False
+        if unchanged:
+            return self._answered(number, value, [])
+        old = loads(before)
+        changed = [[i, self._encode(a)] for i, a in enumerate(args) if type(a) in _MUTABLE and self._encode(a) != self._encode(old[i])]
+        return self._answered(number, value, changed)
+
+    def do_callx(self, number: int, target: Any, args: Any, kwargs: Any) -> list:
+        """Call with arguments that are not all plain builtins."""
+        function = self._object(target)
         args, kwargs = self._decode(args), self._decode(kwargs)
         before = [self._encode(a) if isinstance(a, list | dict | set) else None for a in args]
-        value = self._encode(function(*args, **kwargs))
+        value = function(*args, **kwargs)
         changed = []
         for place, (form, arg) in enumerate(zip(before, args, strict=True)):
             if form is not None:
                 after = self._encode(arg)
                 if after != form:
                     changed.append([place, after])
-        return ["v", value, changed]
+        return self._answered(number, value, changed)
 
-    def do_get(self, target: Any, name: str) -> list:
+    def do_get(self, number: int, target: Any, name: str) -> list:
         """Read an attribute."""
-        return ["v", self._encode(getattr(self._decode(target), name))]
+        return self._answered(number, getattr(self._object(target), name), [])
 
-    def do_set(self, target: Any, name: str, value: Any) -> list:
+    def do_set(self, number: int, target: Any, name: str, value: Any) -> list:
         """Set an attribute."""
-        setattr(self._decode(target), name, self._decode(value))
-        return ["v", None]
+        setattr(self._object(target), name, self._decode(value))
+        return self._answered(number, None, [])
 
-    def do_item(self, target: Any, key: Any) -> list:
+    def do_item(self, number: int, target: Any, key: Any) -> list:
         """Read an item."""
-        return ["v", self._encode(self._decode(target)[self._decode(key)])]
+        return self._answered(number, self._object(target)[self._decode(key)], [])
 
-    def do_builtin(self, name: str, target: Any) -> list:
+    def do_builtin(self, number: int, target: Any, name: str) -> list:
         """Apply len, iter, next, str or repr."""
-        return ["v", self._encode(getattr(builtins, name)(self._decode(target)))]
+        return self._answered(number, getattr(builtins, name)(self._object(target)), [])
 
-    def do_printed(self) -> list:
-        """Reply with the end of what a restricted program printed."""
-        return ["v", "".join(self.printed)[-2000:]]
+    def _printed(self) -> str:
+        return "".join(self.printed)[-2000:] if self.printed else ""
 
-    def do_check(self, tests: list[str], entry_point: str) -> list:
-        """Run the tests here, next to the program (strict mode off)."""
+    def do_check(self, index: int, tests: list[str], entry_point: str) -> list:
+        """Load program `index` and run the tests here, next to it (strict mode off); reply as for `do_run`."""
+        cpu, wall = process_time(), perf_counter()
+        refused = self._load(index)
+        if refused:
+            return ["refused", refused]
         for text in tests:
             exec(compile(text, "<tests>", "exec", dont_inherit=True), self.space)
         if entry_point and "check" in self.space and not any("\ncheck(" in "\n" + t for t in tests):
             self.space["check"](self.space[entry_point])
-        return ["v", None]
+        return ["v", {}, [], self._printed(), process_time() - cpu, perf_counter() - wall]
 
     def _decode(self, form: Any) -> Any:
         return plaindata.decode(form, self._resolve)
 
+    def _object(self, address: Any) -> Any:
+        kind, key = address
+        try:
+            if kind == "n":
+                return self.space[key]
+            return self.results[key] if kind == "r" else self.objects[key]
+        except KeyError:
+            raise _Senseless from None
+
     def _resolve(self, tag: str, key: Any) -> Any:
         if tag == "H":
-            return self.objects[key]
+            return self._object(key)
         if tag == "F":
             return self._callback(key)
         if tag == "N":
@@ -163,7 +246,7 @@ class Candidate:
 
     def _remember(self, value: Any) -> dict:
         self.objects.append(value)
-        return {"H": [len(self.objects) - 1, type(value).__name__]}
+        return {"O": [len(self.objects) - 1, type(value).__name__]}
 
     def _write(self, text: str) -> None:
         self.printed_chars += len(text)
@@ -214,7 +297,7 @@ def run_script(program: str, modules: allow.Modules | None) -> int:
             if reason:
                 os.write(2, f"the program holds {reason}\n".encode("utf-8", "replace"))
                 return REFUSED_EXIT
-            module.__dict__["__builtins__"] = allow.restricted_builtins(modules, sys.stdout.write) | {"input": input}
+            module.__dict__["__builtins__"] = allow.restricted_builtins(modules, code, sys.stdout.write) | {"input": input}
         exec(code, module.__dict__)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1

@@ -132,13 +132,11 @@ class ForeignWatch:
         used_s = usage.ru_utime + usage.ru_stime - self.cpu_mark
         stdout, stderr = (t.decode("utf-8", "replace") for t in self.outputs.values())
         return {
-            "n": self.task["n"],
             "reason": self.reason,
             "step": self.step,
             "status": self.status,
             "cpu_s": max(self.told_cpu_s, self.cpu_s if self.reason else used_s if not stayed else 0.0),
             "wall_s": wall_s,
-            "jobs": [],
             "stdout": stdout,
             "stderr": stderr,
         }

@@ -1,212 +1,100 @@
 """Tests -> verdicts: the loop of a judge process, which holds expected values and no program.
 
-Tests run here unchanged. The names they take from the program are stand-ins: a call crosses to the candidate as plain
-data and comes back as plain data, so an answer is compared by this process's own `==`. What is not plain stays a
-`Reference`: it can be called, indexed, iterated and passed on, never compared or taken for true. Tests the allow-list
-accepts run in this long-lived process; others in a fork of it. Details go to the supervisor only: the worker that
-forks candidates never learns an expected value.
+Tests run here unchanged, with stand-ins (link.py) for the names they take from the program: an answer crosses as plain
+data and is compared by this process's own `==`. What the tests will ask is found out beforehand (tape.py), sent in one
+message, and while a candidate works on it the next tests are prepared. Tests the allow-list accepts run in this
+long-lived process; others in a fork of it. Details go to the supervisor only: the worker that forks candidates never
+learns an expected value.
 """
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import re
 import resource
 import sys
-from types import CodeType, FunctionType
+import time
+from collections import OrderedDict, deque
+from types import CodeType
 from typing import Any
 
 import allow
 import plaindata
+import tape
+from link import Differs, Forged, Link, Lost, NotComparable, TooLarge, Unsendable
 
-Verdict = tuple[str, str, str]  # status, detail, what the program printed
+Verdict = tuple[str, str, str, float, float]  # status, detail, what the program printed, its CPU and wall seconds
 
+ENDS_CHILD = ("lost", "forged", "memory", "output_limit")  # the candidate is gone or not to be trusted with another program
+# what a program raises in a shared child as it would by itself
+_SAME_ANYWHERE = frozenset(
+    "IndexError KeyError ZeroDivisionError ValueError TypeError NameError UnboundLocalError OverflowError".split()
+)
 _CALLS_CHECK = re.compile(r"^check\(", re.MULTILINE)
 _OWN_CHECK = re.compile(r"^def check\(", re.MULTILINE)
+_TICK_S = 0.05  # the worker is told this often that jobs go on
+_QUEUED_BYTES = 1 << 16  # requests sent ahead; less than a socket holds, so that neither side waits for the other
+_KEPT_TESTS, _KEPT_CHARS = 256, 200_000
 
 
-class Lost(BaseException):
-    """The candidate process is gone."""
+class Tests:
+    """The tests of one task, compiled, with the questions they will ask; kept for the next program of the task."""
 
-
-class Forged(BaseException):
-    """The candidate sent bytes that are no answer."""
-
-
-class TooLarge(BaseException):
-    """The candidate sent more than a reply may hold."""
-
-
-class NotComparable(BaseException):
-    """A test compared, or took for true, something that is not plain data."""
-
-
-class Unsendable(BaseException):
-    """A test passes the program an object that cannot cross as data."""
-
-
-class Reference:
-    """An object that stayed with the candidate; see the module docstring for what may be done with it."""
-
-    __slots__ = ("_link", "_form", "_kind")
-
-    def __init__(self, link: Link, form: dict, kind: str) -> None:
-        object.__setattr__(self, "_link", link)
-        object.__setattr__(self, "_form", form)
-        object.__setattr__(self, "_kind", kind)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        link = self._link
-        value, changed = link.ask("call", self._form, link.encode(args), link.encode(kwargs))
-        for place, form in changed:
-            _overwrite(args[place], link.decode(form))
-        return link.decode(value)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._link.value("get", self._form, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._link.value("set", self._form, name, self._link.encode(value))
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._link.value("item", self._form, self._link.encode(key))
-
-    def __len__(self) -> int:
-        return int(self._link.value("builtin", "len", self._form))
-
-    def __iter__(self) -> Any:
-        iterator = self._link.value("builtin", "iter", self._form)
-        while True:
-            try:
-                yield self._link.value("builtin", "next", iterator._form)
-            except StopIteration:
-                return
-
-    def __next__(self) -> Any:
-        return self._link.value("builtin", "next", self._form)
-
-    def __str__(self) -> str:
-        return str(self._link.value("builtin", "str", self._form))
-
-    def __repr__(self) -> str:
-        return str(self._link.value("builtin", "repr", self._form))
-
-    def _refuse(self, *_: Any) -> Any:
-        raise NotComparable(f"returned an object of type {self._kind}, expected plain data")
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __hash__ = __contains__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __int__ = __float__ = __index__ = _refuse
-
-
-def _overwrite(target: Any, value: Any) -> None:
-    if isinstance(target, list) and isinstance(value, list):
-        target[:] = value
-    elif isinstance(target, dict | set) and type(value) in (dict, set):
-        target.clear()
-        target.update(value)
-
-
-class Link:
-    """One conversation with a candidate: nonced requests, callbacks answered while waiting."""
-
-    def __init__(self, channel: plaindata.Channel) -> None:
-        self.channel = channel
-        self.count = 0
-        self.printed = False
-        self.functions: list[Any] = []
-
-    def ask(self, verb: str, *rest: Any) -> list:
-        """Send a request; return the reply after its "v", raising what the candidate raised."""
-        self.count += 1
-        nonce = self.count
+    def __init__(self, texts: tuple[str, ...], entry_point: str, modules: allow.Modules) -> None:
+        self.texts, self.entry_point = texts, entry_point
+        self.problem = self.reason = ""
+        self.codes: list[CodeType] = []
+        self.tape: tape.Tape | None = None
         try:
-            self.channel.send([nonce, verb, *rest])
-            while True:
-                reply = self.channel.receive()
-                if type(reply) is not list or len(reply) < 2:
-                    raise Forged("a message that is no answer")
-                if reply[0] is None and reply[1] == "callback":
-                    self._answer(reply)
-                    continue
-                if reply[0] != nonce or reply[1] not in ("v", "V", "x", "refused"):
-                    raise Forged("an answer to another question")
-                break
-        except (EOFError, OSError):
-            raise Lost from None
-        except OverflowError as problem:
-            raise TooLarge(str(problem)) from None
-        except (ValueError, IndexError, TypeError) as problem:
-            raise Forged(str(problem)) from None
-        self.printed = self.printed or reply[1] == "V"
-        if reply[1] == "x":
-            raise _remote(reply)
-        return reply[1:] if reply[1] == "refused" else reply[2:]
+            self.codes = [compile(t, f"<tests {n}>", "exec", dont_inherit=True) for n, t in enumerate(texts)]
+        except (SyntaxError, ValueError, MemoryError, RecursionError) as problem:
+            self.problem = f"the tests do not compile: {type(problem).__name__}: {problem}"
+            return
+        self.reason = next((r for c in self.codes if (r := allow.reason_against(c, modules))), "")
+        self.calls_check = bool(entry_point) and any(map(_OWN_CHECK.search, texts)) and not any(map(_CALLS_CHECK.search, texts))
+        names: set[str] = set()
+        for code in self.codes:
+            _names(code, names)
+        self.names = {n for n in names if not n.startswith("__")} | ({entry_point} if entry_point else set())
+        self.wanted = sorted(self.names)
+        self.random = "random" in names
+        self.recorded = False
 
-    def value(self, verb: str, *rest: Any) -> Any:
-        """Ask and decode the one value of the reply."""
-        return self.decode(self.ask(verb, *rest)[0])
+    def record(self) -> None:
+        """Find out what the tests will ask (once)."""
+        if self.recorded:
+            return
+        self.recorded = True
+        own = {n for n in self.names if n == self.entry_point or not hasattr(_BUILTINS, n)}
+        if own:
+            self.reseed()
+            single = ["\n" not in text.strip() for text in self.texts]
+            self.tape = tape.record(self.codes, single, own, lambda space, code: self.run_one(space, code))
 
-    def _answer(self, reply: list) -> None:
-        try:
-            value = self.encode(self.functions[reply[2]](*self.decode(reply[3])))
-            self.channel.send([None, "returned", value])
-        except Exception as problem:
-            self.channel.send([None, "raised", type(problem).__name__, str(problem)[:500]])
+    def reseed(self) -> None:
+        """Give tests that draw random inputs the same ones every time."""
+        if self.random and "random" in sys.modules:
+            sys.modules["random"].seed(0)
 
-    def encode(self, value: Any) -> Any:
-        """Plain form of a test's value; references go back as themselves, functions as callbacks."""
-        try:
-            return plaindata.encode(value, self._remember)
-        except plaindata.NotPlain as problem:
-            raise Unsendable(str(problem)) from None
-
-    def decode(self, form: Any) -> Any:
-        """Value of a candidate's reply; anything malformed is Forged."""
-        try:
-            return plaindata.decode(form, self._resolve)
-        except ValueError as problem:
-            raise Forged(str(problem)) from None
-
-    def _remember(self, value: Any) -> dict:
-        if isinstance(value, Reference):
-            return value._form
-        name = getattr(value, "__name__", None)
-        if type(name) is str and getattr(builtins, name, self) is value:
-            return {"N": name}
-        if isinstance(value, FunctionType):
-            self.functions.append(value)
-            return {"F": len(self.functions) - 1}
-        raise Unsendable(f"the tests pass an object of type {type(value).__name__}")
-
-    def _resolve(self, tag: str, key: Any) -> Any:
-        if tag != "H" or type(key) is not list or len(key) != 2:
-            raise ValueError("malformed reference")
-        return Reference(self, {"H": key[0]}, str(key[1])[:80])
+    def run_one(self, space: dict[str, Any], code: CodeType | None) -> None:
+        """Run one test text, or after the last (None) the check function where the tests define but never call it."""
+        if code is not None:
+            exec(code, space)
+        elif self.calls_check:
+            if self.entry_point not in space:
+                raise NameError(f"the program does not define {self.entry_point!r}")
+            space["check"](space[self.entry_point])
 
 
-def _remote(reply: list) -> BaseException:
-    """Return the exception a reply describes, as the nearest builtin Exception, marked with the original name."""
-    name, text, own_syntax, base = [*reply[2:6], *[""] * 4][:4]
-    kind = getattr(builtins, str(base), Exception)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        kind = Exception
-    try:
-        problem = kind(str(text))
-    except TypeError:
-        problem = Exception(str(text))
-    problem.remote = str(name)[:80]  # type: ignore[attr-defined]
-    problem.own_syntax = bool(own_syntax)  # type: ignore[attr-defined]
-    return problem
+_BUILTINS = sys.modules["builtins"]
 
 
-def _names(code: CodeType, into: set[str]) -> set[str]:
+def _names(code: CodeType, into: set[str]) -> None:
     into.update(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             _names(constant, into)
-    return into
 
 
 class Judge:
@@ -220,56 +108,224 @@ class Judge:
         self.modules = modules
         self.tier = tier
         self.reply_limit = reply_limit
+        self.kept: OrderedDict[tuple, Tests] = OrderedDict()
+        self.ticked = 0.0
 
     def serve(self, receive_candidate: Any) -> None:
         """Judge batch after batch; `receive_candidate()` returns the next candidate's socket, None at the end."""
-        while (sock := receive_candidate()) is not None:
-            batch = self.supervisor.receive()
-            link = Link(plaindata.Channel(sock, self.reply_limit))
-            for index, job in enumerate(batch["jobs"]):
-                status = self.judge(link, index, job, batch)
-                if status in ("lost", "forged", "memory", "output_limit"):
-                    break  # the candidate is gone or not to be trusted with another program
-            self.tell("e", len(batch["jobs"]))
-            sock.close()
+        while True:
+            try:
+                batch = self.supervisor.receive()
+            except (EOFError, OSError):
+                return
+            jobs = batch["jobs"]
+            groups = [list(enumerate(jobs))] if batch["mode"] == "shared" else [[(i, j)] for i, j in enumerate(jobs)]
+            said, unsaid, told = 0, [], time.monotonic()
+            for place, group in enumerate(groups, 1):
+                sock = receive_candidate()
+                if sock is None:
+                    return
+                words: dict[int, Verdict] = {}
+                _Batch(self, Link(plaindata.Channel(sock, self.reply_limit, "mine")), batch, words).run(group)
+                unsaid += [[i, s, d[:1000], *rest] for i, (s, d, *rest) in words.items()]
+                if place == len(groups) or time.monotonic() - told > _TICK_S:
+                    self.supervisor.send([batch["n"], place - said, unsaid])
+                    said, unsaid, told = place, [], time.monotonic()
+                self.tell(b"l" if any(v[0] == "lost" for v in words.values()) else b"e")
+                sock.close()
 
-    def tell(self, what: str, index: int) -> None:
-        """Tell the worker that job `index` was judged ("j"), its candidate vanished ("l") or the batch is over ("e");
-        no more."""
-        self.control.sendall(what.encode() + index.to_bytes(4, "big"))
+    def tell(self, what: bytes) -> None:
+        """Tell the worker that the batch is over ("e"), that its candidate vanished ("l") or that jobs go on ("t")."""
+        self.control.sendall(what)
 
-    def judge(self, link: Link, index: int, job: dict, batch: dict) -> str:
-        """Judge one job and report it; return its status."""
-        status, detail, printed = self.verdict(link, index, job, batch)
-        self.supervisor.send([batch["n"], index, status, detail[:1000], printed])
-        self.tell("l" if status == "lost" else "j", index)
-        return status
+    def tick(self) -> None:
+        """Let the worker's clocks for one job begin anew, not more often than it matters."""
+        now = time.monotonic()
+        if now - self.ticked > _TICK_S:
+            self.ticked = now
+            self.tell(b"t")
 
-    def verdict(self, link: Link, index: int, job: dict, batch: dict) -> Verdict:
-        """Return the verdict on one job, in this process or, for tests that may do anything, in a fork of it."""
+    def tests_of(self, job: tuple[list[str], str]) -> Tests:
+        """Return the compiled tests of a job, from the last tasks' where they are the same."""
+        key = (tuple(job[0]), job[1])
+        tests = self.kept.get(key)
+        if tests is not None:
+            self.kept.move_to_end(key)
+            return tests
+        tests = Tests(key[0], key[1], self.modules)
+        if sum(map(len, key[0])) < _KEPT_CHARS:
+            self.kept[key] = tests
+            if len(self.kept) > _KEPT_TESTS:
+                self.kept.popitem(last=False)
+        return tests
+
+
+class _Batch:
+    """The jobs of one candidate process: `words` receives a verdict each, until the candidate is of no more use."""
+
+    def __init__(self, judge: Judge, link: Link, batch: dict, words: dict[int, Verdict]) -> None:
+        self.judge, self.link, self.batch, self.words = judge, link, batch, words
+        self.alone = batch["mode"] == "alone"
+        self.queue: deque[tuple[int, Tests, int, int]] = deque()  # index, tests, request number, bytes
+        self.queued = 0
+        self.again: list[tuple[int, Tests]] = []  # to be run once more when nothing else is queued
+        self.dead = False
+
+    def run(self, jobs: list[tuple[int, tuple[list[str], str]]]) -> None:
+        """Judge all jobs: requests are sent ahead where tests can be recorded."""
+        self.judge.ticked = time.monotonic()
+        for index, job in jobs:
+            if self.dead:
+                return
+            self.judge.tick()
+            tests = self.judge.tests_of(job)
+            if tests.problem:
+                self.words[index] = ("error", tests.problem, "", 0.0, 0.0)
+            elif tests.reason and self.judge.tier == "D" and not self.batch["unsafe"]:
+                self.words[index] = ("refused", f"the tests hold {tests.reason}", "", 0.0, 0.0)
+            elif tests.reason or not self.batch["strict"]:
+                self.drain()
+                if not self.dead:
+                    self.note(index, self.run_apart(index, tests) if tests.reason else self.ask_and_judge(index, tests))
+            else:
+                self.queue_up(index, tests)
+        self.drain()
+        for index, tests in self.again:
+            if not self.dead:
+                self.note(index, self.ask_and_judge(index, tests))
+
+    def note(self, index: int, verdict: Verdict) -> None:
+        """Keep a verdict; nothing more is asked of a candidate that is gone or lied."""
+        self.words[index] = verdict
+        self.dead = self.dead or verdict[0] in ENDS_CHILD
+        self.judge.tick()
+
+    # -- requests sent ahead ------------------------------------------------------------------------------------------
+
+    def queue_up(self, index: int, tests: Tests) -> None:
+        """Send the request of a job; take replies first when too much is under way."""
+        recording = self.recording_of(tests)
+        number, frame = self.link.request("run", index, tests.wanted, *recording)
+        while self.queue and self.queued + len(frame) > _QUEUED_BYTES:
+            self.finish_first()
+        if self.dead:
+            return
         try:
-            codes = [compile(t, f"<tests {n}>", "exec", dont_inherit=True) for n, t in enumerate(job["tests"])]
-        except (SyntaxError, ValueError, MemoryError, RecursionError) as problem:
-            return "error", f"the tests do not compile: {type(problem).__name__}: {problem}", ""
-        reason = next((r for c in codes if (r := allow.reason_against(c, self.modules))), "")
-        if not reason:
-            return self.run(link, index, job, codes, batch)
-        if self.tier == "D" and not batch["unsafe"]:
-            return "refused", f"the tests hold {reason}", ""
-        return self.run_apart(link, index, job, codes, batch)
+            self.link.post(frame)
+        except Lost:
+            self.drain()  # finds the job it was lost in
+            if not self.dead:
+                self.note(index, ("lost", "", "", 0.0, 0.0))
+            return
+        self.queue.append((index, tests, number, len(frame)))
+        self.queued += len(frame)
 
-    def run_apart(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> Verdict:
+    def recording_of(self, tests: Tests) -> tuple[list[bytes], list[int]]:
+        """Return the questions to send along and which of their results are used again."""
+        if not self.batch["recorded"]:
+            return [], []
+        tests.record()
+        return (tests.tape.questions, sorted(tests.tape.kept)) if tests.tape is not None else ([], [])
+
+    def drain(self) -> None:
+        """Take all replies under way."""
+        while self.queue and not self.dead:
+            self.finish_first()
+
+    def finish_first(self) -> None:
+        """Take the oldest reply and judge it."""
+        index, tests, number, size = self.queue.popleft()
+        self.queued -= size
+        self.link.live = not self.queue
+        verdict = self.judge_reply(index, tests, number)
+        if verdict is None:
+            self.again.append((index, tests))
+        else:
+            self.note(index, verdict)
+
+    def ask_and_judge(self, index: int, tests: Tests) -> Verdict:
+        """Run one job with nothing else under way; without a recording where that led astray."""
+        self.link.live = True
+        try:
+            if not self.batch["strict"]:
+                number, frame = self.link.request("check", index, list(tests.texts), tests.entry_point)
+            else:
+                recorded = ([], []) if any(i == index for i, _ in self.again) else self.recording_of(tests)
+                number, frame = self.link.request("run", index, tests.wanted, *recorded)
+            self.link.post(frame)
+        except Lost:
+            return "lost", "", "", 0.0, 0.0
+        verdict = self.judge_reply(index, tests, number)
+        if verdict is not None:
+            return verdict
+        self.again.append((index, tests))
+        return self.ask_and_judge(index, tests)
+
+    # -- one job ------------------------------------------------------------------------------------------------------
+
+    def judge_reply(self, index: int, tests: Tests, number: int) -> Verdict | None:
+        """Judge the reply to request `number`; None where the job must be run without its recording."""
+        place, printed, cpu_s, wall_s = [0], "", 0.0, 0.0
+        try:
+            reply = self.link.take(number)
+            if reply[0] == "refused":
+                return "refused", f"the program holds {str(reply[1])[:200]}", "", 0.0, 0.0
+            found, answers, printed, cpu_s, wall_s = _checked(reply[1:])
+            if self.batch["strict"]:
+                self.apply_tests(tests, found, answers, place)
+            status, detail = "pass", ""
+        except Differs:
+            if self.alone and self.batch["recorded"]:
+                return "differs", "", "", 0.0, 0.0  # what the program did meanwhile cannot be undone in its process
+            return None
+        except BaseException as problem:
+            status, detail = classify(problem, place[0], tests.texts)
+        return status, detail, printed, cpu_s, wall_s
+
+    def apply_tests(self, tests: Tests, found: dict[str, Any], answers: list[Any], place: list[int]) -> None:
+        """Pass when all that the recording took for granted holds; else run the tests with the answers."""
+        link, recorded = self.link, tests.tape
+        questions = recorded.questions if recorded is not None and answers else []
+        if len(answers) > len(questions):
+            raise Forged("more answers than questions")
+        own = own_names(found, tests.names, tests.entry_point)
+        link.begin(questions, answers)
+        if recorded is not None and recorded.plain and len(answers) == len(questions) and all(map(_is_plain_answer, answers)):
+            names = {n: link.decode(f) for n, f in own.items() if not _stays(f)}
+            if recorded.holds([link.result(k, a[0]) for k, a in enumerate(answers)], names):
+                return
+            link.begin(questions, answers)
+        self.run_tests(tests, own, place)
+
+    def run_tests(self, tests: Tests, found: dict[str, Any], place: list[int]) -> None:
+        """Execute every test text in one namespace, then the check function."""
+        space: dict[str, Any] = {"__name__": "tests"}
+        for name, form in found.items():
+            if type(form) is dict and "M" in form:
+                if form["M"] in sys.stdlib_module_names:
+                    space[name] = __import__(form["M"])
+            elif type(form) is dict and "H" in form:
+                space[name] = self.link.named(name, form)
+            else:
+                space[name] = self.link.decode(form)
+        tests.reseed()
+        for place[0], code in enumerate(tests.codes):
+            tests.run_one(space, code)
+        tests.run_one(space, None)
+
+    def run_apart(self, index: int, tests: Tests) -> Verdict:
         """Run tests in a fork, so that the next job meets a clean judge."""
         read, write = os.pipe()
         child = os.fork()
         if not child:
             try:
-                self.supervisor.sock.close()
-                self.control.close()
+                self.judge.supervisor.sock.close()
+                self.judge.control.close()
                 os.close(read)
-                cpu_s = int(batch["cpu_s"]) + 1
+                self.judge.tell = lambda what: None  # type: ignore[method-assign]
+                cpu_s = int(self.batch["cpu_s"]) + 1
                 resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-                verdict = json.dumps(self.run(link, index, job, codes, batch)).encode()
+                verdict = json.dumps(self.ask_and_judge(index, tests)).encode()
                 while verdict:
                     verdict = verdict[os.write(write, verdict) :]
             finally:
@@ -278,63 +334,35 @@ class Judge:
         data = b"".join(iter(lambda: os.read(read, 1 << 16), b""))
         os.close(read)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        link.count += 1 << 20  # the fork used nonces of its own
+        self.link.count += 1 << 20  # the fork used numbers of its own
         try:
-            status, detail, printed = json.loads(data)
+            status, detail, printed, cpu_s, wall_s = json.loads(data)
         except ValueError:
-            return "tests_died", f"the tests ended their own process ({code})", ""
-        return str(status), str(detail), str(printed)
-
-    def run(self, link: Link, index: int, job: dict, codes: list[CodeType], batch: dict) -> Verdict:
-        """Load the program in the candidate, run the tests here."""
-        place = [0]
-        link.printed = False
-        try:
-            wanted: set[str] = set()
-            for code in codes:
-                _names(code, wanted)
-            wanted.add(job["entry_point"])
-            loaded = link.ask("load", index, sorted(n for n in wanted if n and not n.startswith("__")))
-            if loaded[0] == "refused":
-                return "refused", f"the program holds {loaded[1]}", ""
-            if batch["strict"]:
-                self.run_tests(link, job, codes, own_names(loaded[0], wanted, job["entry_point"]), place)
-            else:
-                link.ask("check", job["tests"], job["entry_point"])
-            status, detail = "pass", ""
-        except BaseException as problem:
-            status, detail = classify(problem, place[0], job["tests"])
-        printed = ""
-        if link.printed and status in ("pass", "fail", "error"):
-            try:
-                printed = str(link.ask("printed")[0])[-2000:]
-            except (Exception, Lost, Forged, TooLarge) as problem:
-                if status == "pass":
-                    status, detail = classify(problem, place[0], job["tests"])
-        return status, detail, printed
-
-    def run_tests(
-        self, link: Link, job: dict, codes: list[CodeType], found: dict[str, Any], place: list[int]
-    ) -> None:
-        """Execute every test text in one namespace; call `check(entry_point)` where the tests define it but never
-        call it."""
-        space: dict[str, Any] = {"__name__": "tests"}
-        for name, form in found.items():
-            if type(form) is dict and "M" in form:
-                if form["M"] in sys.stdlib_module_names:
-                    space[name] = __import__(form["M"])
-            else:
-                space[name] = link.decode(form)
-        for place[0], code in enumerate(codes):
-            exec(code, space)
-        texts = job["tests"]
-        if job["entry_point"] and any(map(_OWN_CHECK.search, texts)) and not any(map(_CALLS_CHECK.search, texts)):
-            if job["entry_point"] not in space:
-                raise NameError(f"the program does not define {job['entry_point']!r}")
-            space["check"](space[job["entry_point"]])
+            return "tests_died", f"the tests ended their own process ({code})", "", 0.0, 0.0
+        return str(status), str(detail), str(printed), float(cpu_s), float(wall_s)
 
 
-def own_names(found: Any, wanted: set[str], entry_point: str) -> dict[str, Any]:
+def _checked(reply: list) -> tuple[dict[str, Any], list[Any], str, float, float]:
+    """Return the parts of a reply to "run" or "check"; raises Forged for another shape."""
+    try:
+        found, answers, printed, cpu_s, wall_s = reply
+        if type(found) is not dict or type(answers) is not list or type(printed) is not str:
+            raise TypeError
+        return found, answers, printed[-2000:], float(cpu_s), float(wall_s)
+    except (ValueError, TypeError):
+        raise Forged("an answer of another form") from None
+
+
+def _is_plain_answer(answer: Any) -> bool:
+    """Return whether an answer is a value, with no argument changed in place."""
+    return type(answer) is list and len(answer) == 2 and answer[1] == []
+
+
+def _stays(form: Any) -> bool:
+    return type(form) is dict and ("H" in form or "M" in form)
+
+
+def own_names(found: dict[str, Any], wanted: set[str], entry_point: str) -> dict[str, Any]:
     """Return which of the program's names the tests may see: those asked for; builtins only where nothing else is
     used.
 
@@ -342,13 +370,11 @@ def own_names(found: Any, wanted: set[str], entry_point: str) -> dict[str, Any]:
     function is called `sum` must work: builtin names count when they are the entry point or when the program defines
     no other name in use.
     """
-    if type(found) is not dict:
-        raise Forged("no table of names")
-    plain = {n: f for n, f in found.items() if n in wanted and (n == entry_point or not hasattr(builtins, n))}
+    plain = {n: f for n, f in found.items() if n in wanted and (n == entry_point or not hasattr(_BUILTINS, n))}
     return plain or {n: f for n, f in found.items() if n in wanted}
 
 
-def classify(problem: BaseException, place: int, tests: list[str]) -> tuple[str, str]:
+def classify(problem: BaseException, place: int, tests: tuple[str, ...]) -> tuple[str, str]:
     """Return (status, detail) for whatever ended a job's tests."""
     if isinstance(problem, Lost):
         return "lost", ""
@@ -372,7 +398,7 @@ def classify(problem: BaseException, place: int, tests: list[str]) -> tuple[str,
         return "fail", f"{where}: AssertionError: {_text(problem)}".removesuffix(": ")
     if getattr(problem, "own_syntax", False):
         return "syntax", f"{name}: {_text(problem)}"
-    return "error", f"{where}: {name}: {_text(problem)}"
+    return "raised" if name in _SAME_ANYWHERE else "error", f"{where}: {name}: {_text(problem)}"
 
 
 def _text(problem: BaseException) -> str:
@@ -382,7 +408,7 @@ def _text(problem: BaseException) -> str:
         return ""
 
 
-def _where(problem: BaseException, place: int, tests: list[str]) -> str:
+def _where(problem: BaseException, place: int, tests: tuple[str, ...]) -> str:
     """Return "test 2 of 3: <the line>" for the innermost test line of the traceback."""
     line, step = "", problem.__traceback__
     while step is not None:

@@ -50,6 +50,9 @@ ABI = {
             "rt_sigqueueinfo": 129,
             "rt_tgsigqueueinfo": 297,
             "prlimit64": 302,
+            "setns": 308,
+            "unshare": 272,
+            "setresuid": 117,
         },
     ),
     "aarch64": (
@@ -65,6 +68,9 @@ ABI = {
             "rt_sigqueueinfo": 138,
             "rt_tgsigqueueinfo": 240,
             "prlimit64": 261,
+            "setns": 268,
+            "unshare": 97,
+            "setresuid": 147,
         },
     ),
 }
@@ -124,9 +130,11 @@ class Kernel:
         return self._ctypes.addressof(memory)
 
 
-def filter_program(machine: str, shared_pids: bool, may_fork: bool) -> bytes:
+def filter_program(
+    machine: str, shared_pids: bool, may_fork: bool, exact: tuple[tuple[str, tuple[int, ...]], ...] = ()
+) -> bytes:
     """Return the BPF instructions of the system call filter; `shared_pids` adds what a pid namespace would have
-    ensured.
+    ensured, `exact` allows otherwise refused calls with exactly these first arguments.
 
     Where a signal's target is compared the constant is `OWN_PID`, to be replaced in the child.
     """
@@ -148,6 +156,13 @@ def filter_program(machine: str, shared_pids: bool, may_fork: bool) -> bytes:
     code.append((0x15, 1, 0, _FACCESSAT2))
     code.append((0x35, 0, 1, _FIRST_UNKNOWN))
     give(_ENOSYS)
+    for name, arguments in exact:
+        code.append((0x15, 0, 2 * len(arguments) + 2, number[name]))
+        for place, value in enumerate(arguments):
+            load(16 + 8 * place)
+            code.append((0x15, 0, 2 * (len(arguments) - place) - 1, value))  # on to the refusal
+        give(_ALLOW)
+        give(_EPERM)
     denied = list(_DENY[machine])
     if shared_pids:
         signals = ("tkill", "setsid", "setpgid", "rt_sigqueueinfo", "rt_tgsigqueueinfo")

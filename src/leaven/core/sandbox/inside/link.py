@@ -1,0 +1,294 @@
+"""A judge's end of the conversation with one candidate: questions, answers, and the stand-ins that tests hold.
+
+A test calls stand-ins instead of the program's functions. What comes back is plain data, compared by the judge's own
+`==`; what is not plain stays a `Reference`: it can be called, indexed, iterated and passed on, never compared or taken
+for true. Answers the candidate already gave (tape.py) are replayed as long as the test asks exactly what was recorded.
+
+Objects that stay with the candidate are named by where they came from: ("n", name) a name of the program, ("r", k) the
+result of question k, ("o", i) something inside a result.
+"""
+
+from __future__ import annotations
+
+import builtins
+import marshal
+from types import FunctionType
+from typing import Any
+
+import plaindata
+
+Address = tuple[str, Any]
+RAISED, SKIPPED, ENDED = "x", "s", "e"  # forms of a recorded question's answer that is no value
+
+
+class Lost(BaseException):
+    """The candidate process is gone."""
+
+
+class Forged(BaseException):
+    """The candidate sent bytes that are no answer."""
+
+
+class TooLarge(BaseException):
+    """The candidate sent more than a reply may hold."""
+
+
+class NotComparable(BaseException):
+    """A test compared, or took for true, something that is not plain data."""
+
+
+class Unsendable(BaseException):
+    """A test passes the program an object that cannot cross as data."""
+
+
+class Differs(BaseException):
+    """A test asks something else than was recorded for it: it must run again without a recording."""
+
+
+class Reference:
+    """An object that stayed with the candidate; see the module docstring for what may be done with it."""
+
+    __slots__ = ("_link", "_address", "_kind")
+
+    def __init__(self, link: Link, address: Address, kind: str) -> None:
+        object.__setattr__(self, "_link", link)
+        object.__setattr__(self, "_address", address)
+        object.__setattr__(self, "_kind", kind)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._link.call(self._address, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._link.value("get", self._address, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._link.value("set", self._address, name, self._link.encode(value))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._link.value("item", self._address, self._link.encode(key))
+
+    def __len__(self) -> int:
+        return int(self._link.value("builtin", self._address, "len"))
+
+    def __iter__(self) -> Any:
+        iterator = self._link.value("builtin", self._address, "iter")
+        while True:
+            try:
+                yield self._link.value("builtin", iterator._address, "next")
+            except StopIteration:
+                return
+
+    def __next__(self) -> Any:
+        return self._link.value("builtin", self._address, "next")
+
+    def __str__(self) -> str:
+        return str(self._link.value("builtin", self._address, "str"))
+
+    def __repr__(self) -> str:
+        return str(self._link.value("builtin", self._address, "repr"))
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NotComparable(f"returned an object of type {self._kind}, expected plain data")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __hash__ = __contains__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __int__ = __float__ = __index__ = _refuse
+
+
+def _overwrite(target: Any, value: Any) -> None:
+    if isinstance(target, list) and isinstance(value, list):
+        target[:] = value
+    elif isinstance(target, dict | set) and type(value) in (dict, set):
+        target.clear()
+        target.update(value)
+
+
+class Link:
+    """One conversation with a candidate: numbered requests, callbacks answered while waiting.
+
+    `live` tells whether questions may still be asked: false while later programs are already queued in the candidate.
+    """
+
+    def __init__(self, channel: plaindata.Channel) -> None:
+        self.channel = channel
+        self.count = 0
+        self.live = True
+        self.begin((), ())
+
+    def begin(self, tape: tuple[bytes, ...] | list[bytes], results: tuple[Any, ...] | list[Any]) -> None:
+        """Start the conversation about one program: `results` are its answers to the recorded questions `tape`."""
+        self.tape, self.results = tape, results
+        self.asked = 0  # questions so far: the number of the next result
+        self.functions: list[Any] = []
+        self.values: dict[int, Any] = {}
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def post(self, frame: bytes) -> None:
+        """Send a request made by `request`."""
+        try:
+            self.channel.post(frame)
+        except OSError:
+            raise Lost from None
+
+    def request(self, verb: str, *rest: Any) -> tuple[int, bytes]:
+        """Return the number and the bytes of a new request."""
+        self.count += 1
+        return self.count, self.channel.frame((self.count, verb, *rest))
+
+    def take(self, nonce: int) -> list:
+        """Return the reply to request `nonce` without its number, answering callbacks meanwhile; an "x" reply is raised."""
+        try:
+            while True:
+                reply = self.channel.receive()
+                if type(reply) is not list or len(reply) < 2:
+                    raise Forged("a message that is no answer")
+                if reply[0] is None and reply[1] == "callback":
+                    self._answer(reply)
+                    continue
+                if reply[0] != nonce or reply[1] not in ("v", RAISED, "refused"):
+                    raise Forged("an answer to another question")
+                break
+        except (EOFError, OSError):
+            raise Lost from None
+        except OverflowError as problem:
+            raise TooLarge(str(problem)) from None
+        except (ValueError, IndexError, TypeError) as problem:
+            raise Forged(str(problem)) from None
+        if reply[1] == RAISED:
+            raise remote(reply[2:])
+        return reply[1:]
+
+    def _answer(self, reply: list) -> None:
+        try:
+            value = self.encode(self.functions[reply[2]](*self.decode(reply[3])))
+            self.channel.send((None, "returned", value))
+        except Exception as problem:
+            self.channel.send((None, "raised", type(problem).__name__, str(problem)[:500]))
+
+    def named(self, name: str, form: dict) -> Reference:
+        """Return the stand-in for a name of the program."""
+        return Reference(self, ("n", name), _kind_in(form["H"]))
+
+    # -- questions of the tests ---------------------------------------------------------------------------------------
+
+    def call(self, target: Address, args: tuple, kwargs: dict) -> Any:
+        """Call an object of the program; lists, dicts and sets among `args` that it changed are changed here too."""
+        if plaindata.is_native(args) and plaindata.is_native(kwargs):
+            verb, sent, named = "call", args, kwargs
+        else:
+            verb, sent, named = "callx", self.encode(args), self.encode(kwargs)
+        number, (value, changed) = self._ask(verb, target, sent, named)
+        for place, form in changed:
+            _overwrite(args[place], self.decode(form))
+        return self.result(number, value)
+
+    def value(self, verb: str, target: Address, *rest: Any) -> Any:
+        """Ask another question and return the one value of the reply."""
+        number, (form, _) = self._ask(verb, target, *rest)
+        return self.result(number, form)
+
+    def result(self, number: int, form: Any) -> Any:
+        """Return the value of the form that answers question `number`."""
+        if type(form) is dict and "H" in form:
+            value: Any = Reference(self, ("r", number), _kind_in(form["H"]))
+        else:
+            value = self.decode(form)
+        self.values[number] = value
+        return value
+
+    def _ask(self, *question: Any) -> tuple[int, list]:
+        """Return the number of a question and [value form, changed arguments]: from the recording where it has the
+        question, else from the candidate."""
+        while self.asked < len(self.results) and self.results[self.asked] == SKIPPED:
+            self.asked += 1
+        number = self.asked
+        self.asked += 1
+        if number < len(self.results) and self.results[number] != ENDED:
+            if not self._is_recorded(number, question):
+                raise Differs
+            form = self.results[number]
+            if type(form) is dict and RAISED in form:
+                raise remote(form[RAISED])
+            return number, _pair(form)
+        if not self.live:
+            raise Differs
+        nonce, frame = self.request(question[0], number, *question[1:])
+        self.post(frame)
+        return number, _pair(self.take(nonce)[1:])
+
+    def _is_recorded(self, number: int, question: tuple) -> bool:
+        recorded = self.tape[number]
+        if recorded == marshal.dumps(question, 2):
+            return True
+        verb, target, *rest = marshal.loads(recorded)
+        if verb != "callx" or question[0] != "call" or question[1] != target:
+            return False  # what was recorded as the result of an earlier question may have turned out to be plain data
+        args, kwargs = (plaindata.decode(form, self._earlier) for form in rest)
+        return marshal.dumps((args, kwargs), 2) == marshal.dumps(question[2:], 2)
+
+    def _earlier(self, tag: str, key: Any) -> Any:
+        if tag == "H" and key[0] == "r" and key[1] in self.values:
+            return self.values[key[1]]
+        raise ValueError("no earlier result")
+
+    # -- values -------------------------------------------------------------------------------------------------------
+
+    def encode(self, value: Any) -> Any:
+        """Plain form of a test's value; references go back as themselves, functions as callbacks."""
+        try:
+            return plaindata.encode(value, self._remember)
+        except plaindata.NotPlain as problem:
+            raise Unsendable(str(problem)) from None
+
+    def decode(self, form: Any) -> Any:
+        """Value of a candidate's reply; anything malformed is Forged."""
+        try:
+            return plaindata.decode(form, self._resolve)
+        except ValueError as problem:
+            raise Forged(str(problem)) from None
+
+    def _remember(self, value: Any) -> dict:
+        if isinstance(value, Reference):
+            return {"H": value._address}
+        return remember_local(value, self.functions)
+
+    def _resolve(self, tag: str, key: Any) -> Any:
+        if tag != "O" or type(key) is not list or len(key) != 2 or type(key[0]) is not int:
+            raise ValueError("malformed reference")
+        return Reference(self, ("o", key[0]), str(key[1])[:80])
+
+
+def remember_local(value: Any, functions: list[Any]) -> dict:
+    """Return the form of a builtin or a function of the tests; raises Unsendable for any other object."""
+    name = getattr(value, "__name__", None)
+    if type(name) is str and getattr(builtins, name, functions) is value:
+        return {"N": name}
+    if isinstance(value, FunctionType):
+        functions.append(value)
+        return {"F": len(functions) - 1}
+    raise Unsendable(f"the tests pass an object of type {type(value).__name__}")
+
+
+def _pair(reply: Any) -> list:
+    if type(reply) is not list or len(reply) != 2 or type(reply[1]) is not list:
+        raise Forged("an answer without its value")
+    return reply
+
+
+def _kind_in(body: Any) -> str:
+    return body[:80] if type(body) is str else "unknown"
+
+
+def remote(described: Any) -> BaseException:
+    """Return the exception a reply describes, as the nearest builtin Exception, marked with the original name."""
+    name, text, own_syntax, base = [*(described if type(described) is list else []), "", "", "", ""][:4]
+    kind = getattr(builtins, str(base), Exception)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        kind = Exception
+    try:
+        problem = kind(str(text))
+    except TypeError:
+        problem = Exception(str(text))
+    problem.remote = str(name)[:80]  # type: ignore[attr-defined]
+    problem.own_syntax = bool(own_syntax)  # type: ignore[attr-defined]
+    return problem
