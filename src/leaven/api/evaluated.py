@@ -27,6 +27,9 @@ def notes(every_s: float = 10.0) -> Iterator[Report]:
 
     try:
         yield note
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished answers are kept, the same command goes on from there", file=sys.stderr)
+        raise
     finally:
         if terminal and shown[0]:
             print(file=sys.stderr)

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from leaven.core.hashing import digest
 from leaven.core.step import Resources, StepContext
-from leaven.core.types import Generate, Item, Sample
-from leaven.errors import DataError, StudyError
+from leaven.core.types import Generate, Item, Request, Sample
+from leaven.errors import BackendError, DataError, StudyError
 
 if TYPE_CHECKING:
     from leaven.evals.harness import Benchmark, Setting
     from leaven.evals.passk import GenerationSet
+    from leaven.lm.backend import Backend
 
 BLOCK = 64
 """Items generated between two saves."""
@@ -214,9 +215,9 @@ def _of_model(
     chosen = metrics_of(plan.benchmark, metrics, "--metric")
     warmest = max(temperatures)
     check_k([f"pass@{one}" for one in k or ()], n if warmest > 0 else 1, warmest, "--k")
-    if metrics is None and _has_golds(plan):
-        chosen = (*chosen, "bits_per_byte")
     backend = open_backend(model, Resources())
+    if metrics is None and _has_golds(plan, backend):
+        chosen = (*chosen, "bits_per_byte")
     sets = []
     for number, temperature in enumerate(temperatures):
         own = n if temperature > 0 else 1
@@ -228,24 +229,29 @@ def _of_model(
     return sets
 
 
-def _has_golds(plan: _Plan) -> bool:
-    """Return whether every item is asked for a text and has a gold in the format, so that bits per byte cost no question."""
+def _has_golds(plan: _Plan, backend: Backend) -> bool:
+    """Return whether bits per byte cost no question: every item is asked for a text and has a gold that fits the model."""
     from leaven.evals.harness import gold_request
 
     setting = plan.setting(plan.benchmark.metrics, 1, 0.0)
     if not all(isinstance(r, Generate) for r in plan.benchmark.requests(plan.items[0], setting)):
         return False
     try:
-        return all(gold_request(item, setting).target for item in plan.items)
+        golds = [gold_request(item, setting) for item in plan.items]
     except (StudyError, DataError):
         return False
+    lengths = [len(e.ids) for e in backend.tokenizer.encode_many([(*g.prompt, *g.target) for g in golds])]
+    if long := sum(n > backend.max_tokens for n in lengths):
+        plan.progress(f"golds are longer than the model's {backend.max_tokens} tokens: bits_per_byte left out", long, len(golds))
+    return not long
 
 
-def _generated(plan: _Plan, setting: Setting, backend: Any, model: Path, folder: Path) -> list[Sample]:
+def _generated(plan: _Plan, setting: Setting, backend: Backend, model: Path, folder: Path) -> list[Sample]:
     """Return a model's samples, those of finished items from the set's file; every block is saved before the next is asked for."""
     from leaven.evals.harness import answer, requests_of
 
     asked = {i.id: requests_of(plan.benchmark, i, setting) for i in plan.items}
+    _check_prompts(asked, backend)
     files = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in model.iterdir() if p.is_file())
     key = digest([str(model.resolve()), files, [(i, r) for i, r in asked.items()], plan.seed])[:16]
     path = folder / f"{key}.jsonl"
@@ -267,6 +273,18 @@ def _generated(plan: _Plan, setting: Setting, backend: Any, model: Path, folder:
             handle.flush()
     plan.progress(what, len(asked), len(asked))
     return [s for i in asked for s in known[i]]
+
+
+def _check_prompts(asked: Mapping[str, Sequence[Request]], backend: Backend) -> None:
+    """Raise BackendError for prompts that fill the model's context, naming their items, before anything is generated."""
+    prompts = [(item, r.prompt) for item, requests in asked.items() for r in requests if isinstance(r, Generate)]
+    lengths = [len(e.ids) for e in backend.tokenizer.encode_many([p for _, p in prompts])]
+    long = [f"{item} ({n} tokens)" for (item, _), n in zip(prompts, lengths, strict=True) if n >= backend.max_tokens]
+    if long:
+        raise BackendError(
+            f"expected prompts of fewer than the model's {backend.max_tokens} tokens, found {len(long)} of {len(prompts)} that are longer: "
+            f"{', '.join(long[:3])}; use a model with a longer context, another --format or --option prompt"
+        )
 
 
 def _saved(path: Path) -> dict[str, list[Sample]]:
