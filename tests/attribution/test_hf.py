@@ -11,9 +11,10 @@ import torch
 
 from leaven.attribution import exact
 from leaven.attribution.factors import Damping, fit_factors
+from leaven.attribution.pairs import pairs
 from leaven.attribution.passes import Tracked
 from leaven.attribution.queries import query_gradients, single_queries
-from leaven.attribution.scores import ekfac_targets, pairs, text_scores
+from leaven.attribution.scores import ekfac_targets, text_scores
 from leaven.attribution.texts import make_batches
 from leaven.errors import BackendError, StudyError
 

@@ -9,9 +9,10 @@ from scipy import stats
 
 from leaven.attribution.factors import Damping, fit_factors
 from leaven.attribution.levels import composition, length_correlation, rollup, token_class
+from leaven.attribution.pairs import pairs
 from leaven.attribution.passes import Tracked
 from leaven.attribution.queries import Query, query_gradients
-from leaven.attribution.scores import ekfac_targets, influence_table, pairs
+from leaven.attribution.scores import ekfac_targets, influence_table
 from leaven.core.rng import rng
 from leaven.core.tables import INFLUENCE
 from leaven.errors import DataError

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 
 from leaven.attribution import exact
 from leaven.attribution.factors import Damping, fit_factors
+from leaven.attribution.pairs import pairs
 from leaven.attribution.passes import Tracked
 from leaven.attribution.queries import Query, query_gradients, single_queries
 from leaven.attribution.scores import (
@@ -20,7 +21,6 @@ from leaven.attribution.scores import (
     dense_pairs,
     ekfac_targets,
     influence_table,
-    pairs,
     segment_counterfactuals,
     text_scores,
 )

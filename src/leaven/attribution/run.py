@@ -24,18 +24,17 @@ from leaven.attribution.baselines import GRADIENT, gradient_scores, plain_scores
 from leaven.attribution.estimates import Filling, estimate, measure_rates, plan_filling
 from leaven.attribution.factors import Damping, Factors, fit_factors
 from leaven.attribution.filling import fill
+from leaven.attribution.pairs import Extremes, pairs
 from leaven.attribution.passes import Tracked, Vectors
 from leaven.attribution.queries import Query, query_gradients, single_queries
 from leaven.attribution.refine import Refinement, refine
 from leaven.attribution.scores import (
-    Extremes,
     Pair,
     Targets,
     counterfactual_table,
     dense_pairs,
     ekfac_targets,
     influence_table,
-    pairs,
     refuse_dense,
 )
 from leaven.attribution.store import Identity, Store, text_keys
