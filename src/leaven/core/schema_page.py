@@ -33,6 +33,8 @@ PLACES: dict[str, str] = {
     "PROBE_VALUES": "`values.parquet` of every probe (`CONDITION/seed-N/probe-NAME`)",
     "PROBE_GRID": "`grid.parquet` of every attention probe (`CONDITION/seed-N/probe-NAME`)",
     "PERTURBED": "`perturbed.parquet` of every perturbed source (`data/SOURCE/PERTURBATIONS`)",
+    "LABELS": "`labels.parquet` of every labelled source (`data/SOURCE+label`)",
+    "REWEIGHED": "`reweighed.parquet` of every stage with `reweigh` (`CONDITION/seed-N/order-STAGE`)",
     "FUNNEL": "`funnel.parquet` of every synthesis (`leaven synthesize`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }

@@ -222,6 +222,39 @@ FUNNEL: Schema = {
 formed, then consistent or not; `ratio_percent` is consistent of total (null where not all kept seeds were asked about),
 `yield_percent` consistent of asked."""
 
+LABELS: Schema = {
+    "source": pl.String,
+    "example": pl.String,
+    "domain": pl.String,
+    "language": pl.String,
+    "family": pl.String,
+    "difficulty": pl.Int32,
+    "difficulty_unit": pl.String,
+    "relative_difficulty": pl.Float64,
+    "symbolic": pl.Float64,
+    "reason": pl.String,
+}
+"""One row per example of a labelled source: `difficulty` is a whole number on the scale `difficulty_unit`, `relative_difficulty` the same
+from 0 (easiest) to 1 (hardest), `reason` why there is none, and `symbolic` the share of the question that is formulas and variables."""
+
+REWEIGHED: Schema = {
+    "cell": pl.String,
+    "group": pl.String,
+    "slots_before": pl.Int64,
+    "slots_after": pl.Int64,
+    "weight_before": pl.Float64,
+    "weight_after": pl.Float64,
+    "tokens_before": pl.Int64,
+    "tokens_after": pl.Int64,
+    "token_weight_before": pl.Float64,
+    "token_weight_after": pl.Float64,
+    "target": pl.Float64,
+    "changed": pl.Int64,
+}
+"""One row per group of a reweighed order; mass moves inside a `cell` (a source, or a domain). Before and after: slots, the sum of their
+weights, their learned tokens, and those times the weights; `target` is what the intervention asks for (slots; weight; or tokens times
+weight), and `changed` counts the slots of the group that gave way or changed weight (the control has the same targets, and misses them)."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 

@@ -22,9 +22,10 @@ import polars as pl
 
 from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
-from leaven.core.tables import ORDER, REALISED, read_table, write_table
+from leaven.core.tables import ORDER, REALISED, REWEIGHED, read_table, write_table
 from leaven.data.mixture import Draws
 from leaven.data.order_tables import check_realised, order_lines, realised_mixture, report_counts, weighted
+from leaven.data.reweigh import Reweighing, load_reweighing
 from leaven.data.rows import allowed, make_rows
 from leaven.data.schedules import Weights
 from leaven.data.tokenise import TokenTable, load_tokens
@@ -37,11 +38,13 @@ BUDGETS = ("steps", "examples", "tokens", "learned_tokens", "epochs", "tokens_of
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A compiled order: `table` (ORDER), `realised` (REALISED) and the numbers of report.json."""
+    """A compiled order: `table` (ORDER), `realised` (REALISED), the numbers of report.json and, where asked for,
+    `reweighed` (REWEIGHED)."""
 
     table: pl.DataFrame
     realised: pl.DataFrame
     report: dict[str, Any]
+    reweighed: pl.DataFrame | None = None
 
 
 @step(version=1)
@@ -50,11 +53,11 @@ def build_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
 
     `spec`: stage, seed, mixture {source: weight}, formats {source: format}, budget {one of BUDGETS: value}, and
     optionally unit, schedule {kind, options}, batch (rows per step) or batch_tokens, max_tokens, truncate, pack,
-    repeat, only, exclude (ids, or source -> ids).
+    repeat, only, exclude (ids, or source -> ids), reweigh (the fields of spec.data.Reweigh; writes reweighed.parquet).
     `inputs`: "<source>|<format>" -> tokenise folder for each source; optional "weights" (weights.parquet: [source,]
     example, weight), "plugin:..." (Python files that register schedules), "extends" (an order artifact that must come
     out as the beginning of this one), "tokens_of" (an order artifact whose total trained tokens are the budget when
-    budget is {"tokens_of": ...}).
+    budget is {"tokens_of": ...}); with reweigh "examples:<source>" (examples.parquet) for each source and "influence".
 
     Raises:
         StudyError: a value of the spec is unknown or does not fit.
@@ -74,11 +77,13 @@ def build_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
     if "tokens_of" in budget:
         other = read_table(Path(inputs["tokens_of"]) / "order.parquet", ORDER)
         budget = {"tokens": int(other.filter(pl.col("weight") > 0)["n_tokens"].sum())}
-    order = compile_order({**spec, "budget": budget}, tables, weights, ctx)
+    order = compile_order({**spec, "budget": budget}, tables, weights, ctx, load_reweighing(spec, inputs))
     if "extends" in inputs:
         _check_prefix(order.table, read_table(Path(inputs["extends"]) / "order.parquet", ORDER), str(inputs["extends"]))
     write_table(out / "order.parquet", order.table, ORDER)
     write_table(out / "realised.parquet", order.realised, REALISED)
+    if order.reweighed is not None:
+        write_table(out / "reweighed.parquet", order.reweighed, REWEIGHED)
     (out / "report.json").write_text(json.dumps(order.report, indent=1, sort_keys=True) + "\n")
 
 
@@ -87,6 +92,7 @@ def compile_order(
     tables: Mapping[str, TokenTable],
     weights: pl.DataFrame | None = None,
     ctx: StepContext | None = None,
+    reweighing: Reweighing | None = None,
 ) -> Order:
     """Return the order of one stage from a spec (see `build_order`) and one TokenTable per source; write no files."""
     stage, seed, unit = str(spec["stage"]), int(spec["seed"]), spec.get("unit", "examples")
@@ -115,8 +121,14 @@ def compile_order(
     lines = lines if weights is None else weighted(lines, weights)
     realised = realised_mixture(lines, unit, walk)
     largest = check_realised(realised, unit, max(int(r.size(unit).max()) for r in in_order))
+    changes = None
+    if reweighing is not None:  # after the check: what an intervention moves was never planned by the mixture
+        changes = reweighing.apply(lines, rows, spec.get("pack") or "none", max_tokens)
+        lines, realised = changes.lines, realised_mixture(changes.lines, unit, walk)
     report = {**report_counts(lines, realised, walk, unit, max_tokens), "largest_deviation": largest}
-    return Order(lines.select(list(ORDER)), realised, report)
+    if changes is not None:
+        report["reweigh"] = changes.report
+    return Order(lines.select(list(ORDER)), realised, report, changes.changes if changes else None)
 
 
 def _budget(spec: Mapping[str, Any], moving: Weights, draws: Sequence[Draws], unit: str) -> tuple[Any, int]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from leaven.core.hashing import canonical, plain
 from leaven.core.registry import load_plugin
+from leaven.data.labels import SCALES
 from leaven.data.perturb.operation import check_operations
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.errors import DataError, StudyError
-from leaven.spec.data import Perturbation, Source, Stage, World
+from leaven.spec.data import Label, Perturbation, Source, Stage, World
 from leaven.spec.load import LoadedStudy
 from leaven.spec.measure import Measure, Probe
 from leaven.spec.study import Cell
@@ -158,7 +159,38 @@ class Origins:
                 {"file": self.file_input(path, f"data.sources.{name}.file"), **self.plugins},
                 (identity,),
             )
-        return node
+        return node if source.label is None else self._labelled(name, source, source.label, node)
+
+    def _labelled(self, name: str, source: Source, label: Label, examples: str) -> str:
+        """Return the node of a source's examples with their labels."""
+        where = f"data.sources.{name}.label"
+        inputs: dict[str, str | FileInput] = {"examples": examples}
+        if source.file is not None and label.difficulty in SCALES and not (label.grades or label.grader):
+            path = named_path(self.folder, source.file, "data", self.study.runtime.paths.data)
+            inputs["file"] = self.file_input(path, f"data.sources.{name}.file")
+        for field in ("grades", "verdicts"):
+            if (given := getattr(label, field)) is not None:
+                path = named_path(self.folder, given, "data", self.study.runtime.paths.data)
+                inputs[field] = self.file_input(path, f"{where}.{field}")
+        if label.grader is not None:
+            identity = f"data/{name}+grades"
+            asked = {"examples": examples}
+            inputs["grades"] = self.add(identity, "leaven.engine.grading:grade", plain(label.grader), asked, (identity,))
+        spec = {k: v for k, v in plain(label).items() if k not in ("grades", "grader", "verdicts")}
+        identity = f"data/{name}+label"
+        return self.add(
+            identity, "leaven.data.labels.attach:attach", {"source": name, "limit": source.limit, **spec}, inputs, (identity,)
+        )
+
+    def reweighing(self, stage: Stage, name: str, cell: Cell) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
+        """Return what a stage's `reweigh` adds to the spec and the inputs of its order; nothing without one."""
+        if stage.reweigh is None:
+            return {}, {}
+        inputs: dict[str, str | FileInput] = {f"examples:{s}": self.trained(stage, s, cell) for s in stage.mixture}
+        if stage.reweigh.influence is not None:
+            path = named_path(self.folder, stage.reweigh.influence, "data", self.study.runtime.paths.data)
+            inputs["influence"] = self.file_input(path, f"data.stages.{name}.reweigh.influence")
+        return {"reweigh": {k: v for k, v in plain(stage.reweigh).items() if k != "influence"}}, inputs
 
     def trained(self, stage: Stage, name: str, cell: Cell) -> str:
         """Return the node of a source as a stage trains on it: after the stage's perturbations."""

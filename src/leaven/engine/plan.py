@@ -216,7 +216,8 @@ class _Builder:
                 identity, "leaven.data.tokenise:tokenise", {"source": source, "format": form}, inputs, (identity,)
             )
         budget = {k: v for k, v in plain(stage.budget).items() if v is not None}
-        inputs = {**tokens, **self.origins.plugins}
+        reweigh, labelled = self.origins.reweighing(stage, name, cell)
+        inputs = {**tokens, **labelled, **self.origins.plugins}
         if stage.extends is not None:
             inputs["extends"] = self._earlier(stage.extends, cell, seed).orders[name]
         if stage.budget.tokens_of is not None:
@@ -235,6 +236,7 @@ class _Builder:
             "truncate": stage.truncate,
             "pack": stage.pack,
             "repeat": stage.repeat,
+            **reweigh,
         }
         return self.origins.add(
             f"{base}/order-{name}", "leaven.data.build:build_order", spec, inputs, (f"{base}/order-{name}",)

@@ -34,6 +34,47 @@ class World:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grader:
+    """A language model that grades problems (data/labels/grading.py)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    server: str
+    """Base address of an OpenAI-compatible server, such as http://localhost:8000/v1."""
+    model: str = ""
+    """Model name the server knows."""
+    key_env: str | None = None
+    """Environment variable that holds the API key; the key itself is never written anywhere."""
+    max_tokens: int | None = 1024
+    """Longest reply; null sends no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What the examples of a source are labelled with when it is loaded (data/labels)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    difficulty: Literal["", "math", "aops", "apps", "taco", "leetcode", "structural", "pass_rate"] = ""
+    """The scale of difficulty: MATH 1-5, AoPS 1-10, the words of APPS, TACO and LeetCode, that of procedural problems, or how often a model
+    fails."""
+    column: str = ""
+    """The file's column with the difficulty; empty means the scale's usual one. A dotted path reaches inside."""
+    grades: str | None = None
+    """A file of a teacher's replies that end in `[[grade]]` (aops): rows {source, id, reply} or {question, reply}."""
+    grader: Grader | None = None
+    """A model that is asked for those replies (aops)."""
+    verdicts: str | None = None
+    """A table of a model's verdicts on these examples (pass_rate): Parquet or JSONL rows {item or id, score or verdict}."""
+    metric: str = ""
+    """Which of its metrics, where it holds several."""
+    classes: int = 5
+    """Number of classes that 1 - pass rate is cut into."""
+    domain: Literal["", "rules"] = ""
+    """rules: code, math or other by what questions and replies look like; overrides `domain` of the source."""
+    behaviours: Literal["", "lexicon"] = ""
+    """lexicon: what each piece of a thought does (verify, backtrack, try another way ...) becomes tags of its segments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where examples come from: exactly one of `world` and `file`."""
 
@@ -56,6 +97,8 @@ class Source:
     """Name of another source from which `size_of` many rows are drawn at random (size-matched control)."""
     size_of: str | None = None
     """Name of the source whose number of rows a `subset_of` draw matches."""
+    label: Label | None = None
+    """Difficulty, domain and behaviours of its examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +123,42 @@ class Perturbation:
     """Share of the examples (for noise: of the tokens) that it changes."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of that perturbation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reweigh:
+    """A change of what the slots of an order hold, or weigh, by groups of examples (data/reweigh)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    by: Literal["difficulty", "domain", "family", "source", "example"] = "difficulty"
+    """What groups examples; those without a value are left alone."""
+    how: Literal["flip", "target", "influence"] = "flip"
+    """flip: the easiest get the place of the hardest (c'_l = c_{K+1-l}); target: declared shares; influence: weights ~ exp(mean
+    influence / tau)."""
+    mode: Literal["reweight", "resample", "replace"] = "reweight"
+    """Other weights for the same examples; repetitions of the order's own examples; or examples that the order does not hold."""
+    match: tuple[Literal["source", "tokens"], ...] = ("source",)
+    """What stays equal: the source of every slot (else its domain), the tokens of each (within 1 %)."""
+    control: Literal["none", "random_swap"] = "none"
+    """random_swap: the same slots or weights change, but at random with respect to groups."""
+    sources: tuple[str, ...] | None = None
+    """Which sources of the mixture change; null means all but the pool."""
+    range: tuple[int, int] | None = None
+    """The scale that a flip mirrors; null means the difficulties that occur."""
+    pool: str | None = None
+    """A source of the mixture (weight 0, usually) whose examples come in when a replacement finds none of the slot's own source."""
+    target: dict[str, float] = field(default_factory=dict)
+    """Group -> share, for how: target."""
+    influence: str | None = None
+    """influence.parquet of `leaven attribute`, or its folder, for how: influence."""
+    method: str = ""
+    """Whose scores; empty means the curvature method's."""
+    query: str = ""
+    """Scores for which query; empty means the mean over all."""
+    tau: float | None = None
+    """Temperature in nats of influence; null means the standard deviation over groups."""
+    floor: float = 0.1
+    """Least weight that influence may give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +207,8 @@ class Stage:
     """Whether several examples share a row (attention is reset between them)."""
     repeat: Literal["error", "repeat"] = "error"
     """What happens when a source runs out."""
+    reweigh: Reweigh | None = None
+    """What changes in the finished order: weights or examples by difficulty, domain or influence."""
     extends: str | None = None
     """Name of a condition whose order table this one continues: the shared part is trained once."""
 

@@ -6,7 +6,7 @@ one side; the higher side wins when it reaches `THRESHOLD`, else the example is 
 whatever it computes. Points and evidence are kept, so that a reader can audit each label and a second labeller take
 the close calls. The classes are those of Zhang et al. 2024 (Coding, Math, Others), who asked a language model
 instead. Limits: word lists are English; questions about computing without code words are other. Not covered: labels
-by a language model or a trained classifier, difficulty.
+by a language model or a trained classifier.
 """
 
 from __future__ import annotations
