@@ -213,3 +213,27 @@ def test_a_whole_function_after_a_prompt_is_taken_whole():
     method = 'class Solution:\n    def solve(self, x: int) -> int:\n        '
     found = extract_completion("return x + 1\n", method, "Solution")
     assert found.ok and found.code == method.rstrip(" ") + "        return x + 1\n"
+
+
+HOSTILE = {
+    "open brackets": "foo(\n" * 20_000,
+    "open texts": 'x = """\n' * 20_001,
+    "broken definitions": "def f(x:\n    return (\n" * 10_000,
+    "nested": "(" * 100_000,
+    "one long line": "a = " + "1 + " * 40_000,
+    "fences": "```\n" * 20_001,
+    "too long": "x = 1\n" * 400_000,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTILE))
+def test_hostile_texts_end(kind):
+    """Without a bound on the effort some of these take hours."""
+    found = [extract_code(HOSTILE[kind], "solve"), extract_completion(HOSTILE[kind], PROMPT, "solve")]
+    assert all(f.ok == bool(f.code.strip()) for f in found)
+
+
+def test_a_text_too_long_to_parse_is_its_last_block_or_itself():
+    long = "# filler\n" * 300_000
+    assert extract_code(long, "solve").strategy == "too_long_to_parse"
+    assert extract_code(f"{long}```python\n{CODE}```", "solve").code == CODE

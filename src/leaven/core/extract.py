@@ -44,6 +44,11 @@ _CODE_START = re.compile(
 )
 
 
+_EFFORT = 1_000_000
+LONGEST = 2_000_000
+"""Characters of a text that is still parsed; of a longer one the last fenced block, or all of it, is the program."""
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """What was found (`value`, also called `code`), by which rule, and whether anything was found at all."""
@@ -73,6 +78,8 @@ def extract_code(
     blocks = _fenced(text)
     if language not in _PYTHON:
         return _other_language(text, blocks, language, entry_point)
+    if len(text) > LONGEST:
+        return Extraction(_clean(blocks[-1][1] if blocks else text), "too_long_to_parse", True)
     candidates = [b for b in blocks if b[0].lower() in _PYTHON] or blocks
     parsing = [(body, "fence") for _, body, closed in candidates if closed and _parses(body)]
     repaired = [
@@ -103,9 +110,11 @@ def extract_completion(text: str, prompt: str, entry_point: str, needed: Collect
     when its first line is indented (up to where it stops being Python), or by a fenced block that is a bare body.
     """
     whole = extract_code(text, entry_point, needed=needed)
-    if whole.ok and defines(whole.code, entry_point):
+    if whole.ok and whole.strategy != "too_long_to_parse" and defines(whole.code, entry_point):
         return whole
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(text) > LONGEST:
+        return whole
     alone = _dump(prompt, entry_point)
     for joined, strategy in _continuations(text, prompt):
         program = _longest_program(joined)
@@ -226,49 +235,51 @@ def _longest_program(text: str) -> str:
     """Return the lines of `text` that are Python: the whole when it parses, else every top-level statement that does,
     joined.
 
-    Prose between definitions is dropped; a statement cut off by the end of the text is cut back to what parses.
+    Prose between definitions is dropped; a statement cut off by the end of the text is cut back to what parses. The
+    effort is bounded: a text made to be parsed again and again is given up where it is spent.
     """
     if _parses(text):
         return _clean(text) if _has_statement(text) else ""
     lines, parts, at = text.split("\n"), [], 0
-    while at < len(lines):
-        kept = _cut_back(_chunk(lines, at)) if _CODE_START.match(lines[at]) else []
+    effort = [_EFFORT + 4 * len(text)]
+    while at < len(lines) and effort[0] > 0:
+        kept = _cut_back(_chunk(lines, at, effort), effort) if _CODE_START.match(lines[at]) else []
         if kept:
             parts.append("\n".join(kept))
         at += len(kept) or 1  # what a line of prose swallowed is looked at again
     return _clean("\n".join(parts)) if parts else ""
 
 
-def _chunk(lines: list[str], start: int) -> list[str]:
-    """Return a top-level statement: the code-like line at `start` and everything indented, blank or closing under
-    it."""
-    chunk = [lines[start]]
-    for line in lines[start + 1 :]:
+def _chunk(lines: list[str], start: int, effort: list[int]) -> list[str]:
+    """Return a top-level statement: the code-like line at `start` and everything indented, blank, inside a bracket or
+    a long text, or closing under it."""
+    chunk: list[str] = []
+    double = single = 0
+    last = ""
+    for at in range(start, len(lines)):
+        line = lines[at]
         below = line[:1] in (" ", "\t", "") or line[:1] in ")]}#" or re.match(r"(else|elif|except|finally)\b", line)
-        if not below and not _open(chunk):
+        inside = double % 2 or single % 2 or last.endswith(("\\", ",", "(", "[", "{")) or (chunk and chunk[-1].startswith("@"))
+        if (chunk and not below and not inside) or effort[0] <= 0:
             break
         chunk.append(line)
+        effort[0] -= len(line) + 1
+        double += line.count('"""')
+        single += line.count("'''")
+        last = line.rstrip() or last
     return chunk
 
 
-def _open(lines: list[str]) -> bool:
-    """Return whether the lines end inside a bracket or a triple-quoted string, or after a decorator."""
-    if lines and lines[-1].startswith("@"):
-        return True
-    text = "\n".join(lines)
-    if text.count('"""') % 2 or text.count("'''") % 2:
-        return True
-    return text.rstrip().endswith(("\\", ",", "(", "[", "{"))
-
-
-def _cut_back(chunk: list[str]) -> list[str]:
+def _cut_back(chunk: list[str], effort: list[int]) -> list[str]:
     """Return the longest prefix of the lines that parses, [] when none does; each error says how far to cut."""
     stop = len(chunk)
-    while stop:
+    while stop and effort[0] > 0:
+        text = "\n".join(chunk[:stop])
+        effort[0] -= len(text)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                ast.parse("\n".join(chunk[:stop]))
+                ast.parse(text)
             except SyntaxError as problem:
                 stop = min(stop - 1, max(0, (problem.lineno or 1) - 1))
                 continue
