@@ -303,7 +303,8 @@ class _Builder:
             }
             samples[name], verdicts[name] = self._asked(f"{base}/{{}}-{name}", name, measure, spec, seed, model)
             kept = cell.train.checkpoints or 0
-            for index in range(1, kept) if measure.at == "all" else ():
+            goes_on = list(cell.data.stages.values())[-1].extends is not None  # its earlier models are the other condition's
+            for index in range(1, kept) if measure.at == "all" and not goes_on else ():
                 share = f"{index}/{kept}"
                 spec_here = {**spec, "checkpoint": share}
                 identity = f"{base}/checkpoint-{index}-of-{kept}/{{}}-{name}"
