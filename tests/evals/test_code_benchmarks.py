@@ -136,6 +136,48 @@ def test_plus_catches_what_base_does_not() -> None:
     assert {v.metric: v.score for v in verdicts} == {"accuracy": 0.0, "base_accuracy": 1.0}
 
 
+HUGGING_FACE = """import numpy as np
+from math import inf
+
+def is_floats(x) -> bool:
+    if isinstance(x, float):
+        return True
+    if isinstance(x, np.ndarray):
+        return x.dtype == np.float64
+    return False
+
+def assertion(out, exp, atol):
+    exact_match = out == exp
+    if atol == 0 and is_floats(exp):
+        atol = 1e-6
+    if not exact_match and atol != 0:
+        assert np.allclose(out, exp, rtol=1e-07, atol=atol)
+    else:
+        assert exact_match
+
+inputs = [[1, 3], [10, 3], [inf, 2]]
+results = [0.3333333333333333, 3.3333333333333335, inf]
+for i, (inp, exp) in enumerate(zip(inputs, results)):
+    assertion(share(*inp), exp, 0)
+"""
+
+
+def test_hugging_face_test_texts_run_without_numpy() -> None:
+    row = {
+        "task_id": 7,
+        "prompt": "Divide.",
+        "code": "def share(a, b):\n    return a / b\n",
+        "test_imports": [],
+        "test_list": ["assert share(1, 2) == 0.5"],
+    }
+    (item,) = items_of("mbpp_plus", [{**row, "test": HUGGING_FACE}])
+    assert item.id == "Mbpp/7" and item.example.entry_point == "share" and item.example.question.endswith("assert share(1, 2) == 0.5")
+    texts = [row["code"], "def share(a, b):\n    return a * (1 / b)\n", "def share(a, b):\n    return round(a / b, 3)\n"]
+    assert [v.score for v in judged("mbpp_plus", [item], {item.id: texts})] == [1.0, 1.0, 0.0]
+    with pytest.raises(DataError, match="base_accuracy needs base_input"):
+        judged("mbpp_plus", [item], {item.id: texts}, ("base_accuracy",))
+
+
 # ---- what an answer cannot do ----------------------------------------------------------------------------------------
 
 
