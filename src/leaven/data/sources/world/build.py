@@ -151,7 +151,7 @@ def _example(family: Family, difficulty: int, problem: Problem, *, enumerated: b
     )
 
 
-@step(version=1)
+@step(version=2)
 def build_world(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write examples.parquet (EXAMPLES) and report.json (counts) for a set of families.
 
