@@ -2,10 +2,11 @@
 contest_id, contest_date, starter_code, difficulty, public_test_cases, private_test_cases, metadata}.
 
 Test cases are JSON, or base64 of a zlib-packed pickle of JSON text (code_generation_lite); only a text is ever unpickled. `stdin` cases
-run the program as a script: lines are compared stripped, then as decimal numbers; `functional` cases call Solution().f or f with one JSON
-value per input line. All cases have to pass, 6 CPU seconds each, stopped at the first that does not. Options `start` and `end` are the
-window of contest dates (inclusive), `platform` keeps leetcode, codeforces or atcoder. Difficulty 1, 2, 3 = easy, medium, hard. The prompt
-is the release's generic one. Metric: accuracy. No gold, hence no bits per byte. Not covered: self-repair, execution and test prediction.
+run the program as a script: lines are compared stripped, then as decimal numbers (outputs of 2000 characters or more as text alone);
+`functional` cases call Solution().f or f with one JSON value per input line. All cases have to pass, 6 CPU seconds each, stopped at the
+first that does not. Options `start` and `end` are the window of contest dates (inclusive), `platform` keeps leetcode, codeforces or
+atcoder. Difficulty 1, 2, 3 = easy, medium, hard. The prompt is the release's generic one. Metric: accuracy. No gold, hence no bits per
+byte. Not covered: self-repair, execution and test prediction.
 """
 
 from __future__ import annotations
