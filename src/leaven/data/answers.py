@@ -19,6 +19,8 @@ _WRAPPED = re.compile(r"\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _SHORT_FRACTION = re.compile(r"\\[dt]?frac(\d)(\d)")
 _LONGEST = 200
+_NAMES = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_SYNONYMS = {name: str(number) for number, name in enumerate(_NAMES)} | {"infinity": r"\infty", "∞": r"\infty"}
 
 
 def boxed(text: str) -> list[str]:
@@ -41,7 +43,8 @@ def normalised(answer: str) -> str:
     text = _SHORT_FRACTION.sub(r"\1/\2", text)
     while (shorter := _FRACTION.sub(lambda m: _over(m[1], m[2]), text)) != text:
         text = shorter
-    return text.lower()
+    text = text.lower()
+    return _SYNONYMS.get(text, text)
 
 
 def _over(above: str, below: str) -> str:

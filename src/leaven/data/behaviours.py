@@ -20,6 +20,7 @@ from typing import Any
 from leaven.core.hashing import digest
 from leaven.core.types import Example
 from leaven.data.answers import boxed, gold_of, normalised, number_of, same_answer
+from leaven.data.behaviour_lexicon import COMPUTING, RESUMING, said
 
 EXPLORATORY = frozenset({"verification", "backtracking", "alternative"})
 AFTER = "after_correct"
@@ -95,83 +96,41 @@ def cut(thought: str) -> list[tuple[int, int, int]]:
     return stretches if thought else []
 
 
-# ---- what a sentence does ----------------------------------------------------------------------------------------
-
-_ME = r"(?:let me|let's|let us|i'll|i will|i should|i need to|i want to|we should|we can|we need to|we'll|i can|i could|we could)"
-_OPENING = r"^(?:but |and |so |oh,? |okay,? |ok,? |alright,? |hmm,? |well,? |now,? |no,? |yes,? |wait,? |then,? )*"
-LEXICON: Mapping[str, re.Pattern[str]] = {
-    label: re.compile(pattern, re.IGNORECASE)
-    for label, pattern in {
-        "backtracking": (
-            r"^(?:but |and |so |oh,? |no,? )*wait\b(?! for\b| until\b| times?\b)\s*(?:[,.!?…:;—-]|(?:a|one) (?:minute|second|moment)|no\b|i\b|is\b|that\b|the\b|but\b|maybe\b)"
-            r"|[,;.…(—-]\s*wait,|^(?:but |so )?hold on\b|^(?:but )?hmm+\b|^(?:but )?(?:oops|whoops|uh-oh)\b|^oh,? (?:no|wait|i)\b|^(?:but )?actually,|^no,"
-            rf"|\bthat(?:'s| is| was| seems| looks| can't be| cannot be|'s not) (?:not )?(?:wrong|incorrect|right\b(?=[^.]*\?)|a mistake|an error|impossible)|\bthat(?:'s| is| does ?n[o']t seem| doesn't look) not (?:right|correct)"
-            rf"|\bi(?:'ve| have)? (?:made|must have made|may have made) (?:a|an|some) (?:\w+ )?(?:mistake|error)|\b(?:was|is) (?:a mistake|an error)\b|{_ME} (?:re-?consider|re-?do|re-?think|re-?read|re-?examine|start over|go back|backtrack|correct (?:this|that|my))"
-            r"|\bi (?:forgot|overlooked|misread|missed|misunderstood|confused)\b|\bon second thoughts?\b|\bi'm (?:not sure|confused)|\bi am (?:not sure|confused)|\b(?:think|look|read)(?: \w+)? again\b"
-            r"|^(?:but |so |and )?(?:does|is|might|could|would) (?:the (?:problem|question)|it|this|that) (?:mean|allow|ask|say)\b|\bthis (?:does not|doesn't) (?:work|make sense|hold|look right|seem right)\b"
-        ),
-        "alternative": (
-            rf"{_OPENING}alternatively\b|\banother (?:way|approach|method|idea|possibility|option|solution|thought)\b|\b(?:a )?different (?:way|approach|method|idea)\b|\b(?:second|other) (?:way|approach|method)\b"
-            rf"|{_ME} (?:also )?try\b|^(?:let's|let me) try\b|^(?:but |and |or )?what if\b|^(?:or|instead),? (?:we|i|one|you|maybe)\b|\b(?:could|can|might) (?:also|instead)\b|\b(?:could|can) be done (?:with|by|differently)\b"
-            r"|^(?:or )?maybe (?:we|i|there) (?:can|could|should|is|are)\b|\b(?:is|are) there (?:a|an|any) (?:other|better|simpler|easier|faster|quicker)\b|^(?:approach|method|option) (?:2|3|two|three|b)\b|^instead,|\binstead of (?:this|that),"
-        ),
-        "verification": (
-            rf"{_ME} (?:just |also |quickly |now )*(?:double-?|re-?|cross-?)? ?(?:check|verify|confirm|test|validate|make sure|be sure|trace|walk through|run through|plug|substitute back|sanity)"
-            rf"|{_OPENING}(?:double-?|re-?|cross-?)?(?:check(?:ing)?|verif(?:y|ying|ication)|confirm(?:ing)?)\b(?! (?:over|for|from|box|out)\b)|\b(?:to|just to) (?:double-?check|verify|check|confirm|be (?:sure|safe|certain)|make sure)\b"
-            r"|\bdouble-?check|\bsanity[- ]check|\bplug(?:ging)? (?:it |this |that |these |them |the \w+ )?(?:back|in)\b|\bsubstitut(?:e|ing) (?:it |this |that |these |them )?back\b|\bmak(?:e|ing) sure\b"
-            r"|\b(?:that|this|which|it|they|everything|all) (?:also )?(?:matches|checks out|agrees|works out|adds up|makes sense|looks (?:right|good|correct))|\b(?:both|the two|all)(?: \w+)? (?:agree|match|coincide|lead to the same)|\bmatch(?:es)? (?:the|what|our|my)\b"
-            r"|\bstill holds\b|\bas (?:expected|required|desired)\b|\bis (?:indeed|in fact) |\bare indeed\b|\bindeed (?:equals?|is|gives?)|\b(?:all|that|this|it) works?\b[.!]?$|^works\b|\ball (?:tests )?pass\b|\bthat seems (?:right|correct|reasonable)|\bseems (?:right|correct|reasonable)[.!]?$"
-            r"|\bedge cases?\b|^(?:walking|running|tracing|going) through\b|\b(?:did|have) i miss(?:ed)?\b|\b(?:is|consistent) (?:that|this|it)? ?consistent\b|\bi(?:'m| am) (?:now )?(?:confident|fairly sure|pretty sure|convinced)|\bsame (?:answer|result|number) (?:as|again)\b"
-        ),
-        "answer": (
-            r"^#### |\\boxed\b|\bfinal (?:answer|solution|code)\b|\b(?:the|my|our) answer (?:is|to|would be|should be)\b|^answer\b|^(?:so|therefore|thus|hence),? (?:in )?(?:conclusion|summary)|^(?:in conclusion|to sum up|in summary)\b"
-        ),
-        "subgoal": (
-            rf"^(?:okay,? |ok,? |so,? |alright,? )*(?:first(?:ly)?|next|now|then|step \d+)[,:]? (?:{_ME}|i|we|think|find|compute|calculate|determine|consider)\b|\bthe (?:idea|plan|goal|strategy|key|approach) (?:is|here|will)\b|^(?:okay,? |ok,? |so,? )*(?:let me|let's) (?:first |now |start |begin )*(?:by )?(?:find|compute|calculate|write|think|look|define|denote|consider|see|break|figure|set)"
-        ),
-        "setup": (
-            r"^(?:okay,? |ok,? |alright,? |so,? )*(?:the (?:problem|question|task)|we (?:are|were) (?:given|asked|told)|we're (?:given|asked)|i (?:am|have|need|want) (?:given|asked|to)|given (?:that|is)|i have this problem)"
-        ),
-    }.items()
-}  # fmt: skip
-"""Label -> what a sentence says that does it; the first label that fits counts."""
-
-_CONCLUDING = re.compile(r"^(?:so|therefore|thus|hence|consequently|then|and so|that means|this means|it follows)\b", re.IGNORECASE)
-
-
-def _said(sentence: str) -> str:
-    """Return the label that the lexicon gives a sentence, "" when it has none."""
-    plain = re.sub(r"[*_`]{1,3}", "", sentence.strip()).replace("’", "'")
-    if _FENCE.match(sentence):
-        return ""
-    return next((label for label, pattern in LEXICON.items() if pattern.search(plain)), "")
-
-
 # ---- where the answer is reached ---------------------------------------------------------------------------------
 
-_NUMBERS = re.compile(r"\\[dt]?frac\s*\{[^{}]+\}\s*\{[^{}]+\}|-?(?:\d{1,3}(?:,\d{3})+|\d+)?\.?\d+(?:\s*/\s*\d+)?(?![\d.]*\w)")
+_WORDS = "two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = re.compile(
+    rf"\b(?:{'|'.join(_WORDS)})\b|"
+    r"\\[dt]?frac\s*\{[^{}]+\}\s*\{[^{}]+\}|-?(?:\d{1,3}(?:,\d{3})+|\d+)?\.?\d+(?:\s*/\s*\d+)?(?![\d.]*\w)"
+)
 _RESULT = re.compile(
-    r"=|\\boxed|####|≈|\b(?:is|are|was|be|gives?|yields?|makes?|leaves?|equals?|get|gets|have|has|total|answer|result|costs?|so|thus|hence|therefore|left)\b",
+    r"=|\\boxed|####|≈|\b(?:is|are|was|be|gives?|yields?|makes?|leaves?|equals?|get|gets|have|has|total|answer|result|costs?"
+    r"|so|thus|hence|therefore|left)\b",
     re.IGNORECASE,
 )
 
 
 def reaches(sentence: str, gold: str) -> bool:
-    """Return whether the result that a sentence states is the gold answer: a box, what follows the last `=`, or its last number."""
+    """Return whether the result that a sentence states is the gold answer: a box, what follows the last `=`, or its last number.
+
+    A question states nothing.
+    """
     if inside := boxed(sentence):
         return any(same_answer(b, gold) for b in inside)
-    if not gold or not _RESULT.search(sentence):
-        return False
     text = re.sub(r"\\[()\[\]]|\$|\*\*", " ", sentence).strip()
+    if not gold or not _RESULT.search(text) or text.endswith("?"):
+        return False
     tail = re.split(r"=|≈|####", text)[-1].strip().rstrip(".!") if re.search(r"=|≈|####", text) else ""
     if tail and same_answer(tail, gold):
         return True
     if number_of(gold) is not None:
         numbers = _NUMBERS.findall(text)
         return bool(numbers) and same_answer(numbers[-1], gold)
-    wanted = normalised(gold)
-    words = re.sub(r"\s+", "", text).lower().rstrip(".!")
-    return len(wanted) > 1 and words.endswith(wanted)
+    if re.fullmatch(r"\(?[A-J]\)?", gold.strip()):  # a choice
+        return re.search(rf"\b(?:option|choice|answer|is|be)\b:? \(?{gold.strip('() ')}\)?[.!]?$", text) is not None
+    if same_answer(text.split()[-1].strip(".!,;"), gold):
+        return True
+    return len(normalised(gold)) > 1 and normalised(text).rstrip(".!").endswith(normalised(gold))
 
 
 def blocks_of(thought: str) -> list[str]:
@@ -237,28 +196,49 @@ def _labels(thought: str, stretches: Sequence[tuple[int, int, int]], reached: in
     current, before, last_paragraph = "", -1, stretches[-1][2] if stretches else 0
     colon = derived = False
     for number, (first, last, paragraph) in enumerate(stretches):
-        text = thought[first:last]
+        text = thought[first:last].strip()
         after = reached is not None and number > reached
         if paragraph != before:
-            # a new paragraph goes on with the old behaviour after the answer, or when the last sentence announced it
-            current = current if colon or (after and current in EXPLORATORY) else ""
-            if after and current and paragraph == last_paragraph and _closes(text, gold):
+            current = _carried(current, text, after=after, colon=colon)
+            if after and paragraph == last_paragraph and _closes(text, gold):
                 current = "answer"
-        before, colon = paragraph, text.rstrip().endswith(":")
-        said = _said(text)
-        if said == "answer" and gold and boxed(text) and not reaches(text, gold):
-            said = ""
-        if not said and after and _CONCLUDING.match(text.strip()) and gold and reaches(text, gold):
-            said = "answer"
-        if said in ("subgoal", "setup") and current in EXPLORATORY:
-            said = ""  # a plan made inside a check belongs to the check
-        if number == reached and said in ("verification", "answer"):
-            said = "derivation"  # what first reaches the answer derives it, whatever it says of itself
-        current = said or current or ("setup" if paragraph == 0 and not derived and not _computes(text) else "derivation")
+        before, colon = paragraph, text.endswith(":")
+        current = _label(text, current, number, reached, gold, first_paragraph=paragraph == 0) or current
+        current = current or ("setup" if paragraph == 0 and not derived and not _computes(text) else "derivation")
         derived = derived or current == "derivation"
         yield current
-        if current in ("setup", "subgoal"):
-            current = "" if current == "subgoal" else current
+        current = "" if current in ("subgoal", "setup") else current
+
+
+def _carried(current: str, text: str, *, after: bool, colon: bool) -> str:
+    """Return what a new paragraph goes on with: the behaviour before it or nothing.
+
+    Once the answer is reached exploration goes on until something else is said; before that a check or another way goes on through
+    paragraphs that only compute, and through the one that a colon announced. Backtracking is over with its paragraph.
+    """
+    if colon or (after and current in EXPLORATORY):
+        return current
+    goes_on = current in ("verification", "alternative") and COMPUTING.match(text) and not RESUMING.match(text)
+    return current if goes_on else ""
+
+
+def _label(text: str, current: str, number: int, reached: int | None, gold: str, *, first_paragraph: bool) -> str:
+    """Return what a stretch itself says that it does, "" when it says nothing that counts here."""
+    if _is_code(text):
+        return ""
+    after = reached is not None and number > reached
+    label = said(text)
+    if label == "answer" and ((gold and boxed(text) and not reaches(text, gold)) or (not after and number != reached and not boxed(text))):
+        label = ""  # another answer than the right one, or a plan for one
+    if label in ("subgoal", "setup") and current in EXPLORATORY:
+        label = ""  # a plan made inside a check belongs to the check
+    if label == "backtracking" and first_paragraph and number < 3 and re.match(r"hmm", text, re.IGNORECASE):
+        label = ""  # a sigh at the problem itself
+    if not label and after and text.endswith("?"):
+        label = "backtracking"  # doubts about what was reached
+    if number == reached and label in ("verification", "answer"):
+        label = "derivation"  # what first reaches the answer derives it, whatever it says of itself
+    return label
 
 
 def _closes(text: str, gold: str) -> bool:
@@ -284,6 +264,16 @@ def with_behaviours(example: Example, passes: Passes | None = None) -> Example:
     correct = next((n for n, p in enumerate(found) if p.correct), None)
     kept = {"of": digest(example.thought)[:16], "correct": correct, "pieces": spans}
     return replace(example, meta={**example.meta, META: kept})
+
+
+def tags_between(pieces: Sequence[tuple[int, int, tuple[str, ...]]], text: str, first: int, last: int) -> tuple[str, ...]:
+    """Return the tags of a stretch of a thought: those under which most of its letters stand; none without pieces."""
+    amounts: dict[tuple[str, ...], int] = {}
+    for a, b, tags in pieces:
+        inside = len(text[max(a, first) : min(b, last)].strip()) if max(a, first) < min(b, last) else 0
+        amounts[tags] = amounts.get(tags, 0) + inside
+    best = max(amounts, key=lambda t: amounts[t], default=())
+    return best if amounts.get(best) else ()
 
 
 def kept_pieces(example: Example) -> list[tuple[int, int, tuple[str, ...]]]:

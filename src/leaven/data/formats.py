@@ -24,6 +24,7 @@ from dataclasses import replace
 from leaven.core.registry import Registry
 from leaven.core.rng import stream_seed
 from leaven.core.types import Example, Kind, Segment, Turn
+from leaven.data.behaviours import kept_pieces, tags_between
 from leaven.errors import DataError
 
 Format = Callable[..., list[Segment]]
@@ -117,8 +118,14 @@ def _with_surroundings(code: str, begin: int, end: int) -> tuple[int, int]:
     return begin, end + 1 if alone and code[end : end + 1] == "\n" else end
 
 
-def _thought_segments(text: str) -> list[Segment]:
-    return [Segment(kind="thought", text=line, learn=1.0, part="step") for line in text.splitlines(keepends=True)]
+def _thought_segments(example: Example) -> list[Segment]:
+    """Cut a thought into lines; those of a thought whose behaviours are known carry them as tags (the cuts stay the same)."""
+    pieces, at, segments = kept_pieces(example), 0, []
+    for line in example.thought.splitlines(keepends=True):
+        tags = tags_between(pieces, example.thought, at, at + len(line))
+        segments.append(Segment(kind="thought", text=line, learn=1.0, part="step", tags=tags))
+        at += len(line)
+    return segments
 
 
 def _code_segments(text: str) -> list[Segment]:
@@ -145,7 +152,7 @@ def marked_part(example: Example, name: str, format_name: str) -> list[Segment]:
             f"source {example.source!r}, example {example.id!r}: format {format_name!r} needs the field {name!r}, "
             f"found none; choose a format that does without it or fill the field"
         )
-    inner = {"thought": _thought_segments, "code": _code_segments, "answer": prose_segments}[name](text)
+    inner = _thought_segments(example) if name == "thought" else {"code": _code_segments, "answer": prose_segments}[name](text)
     opening, closing = MARKERS[name]
     return [
         Segment(kind="template", text=opening, learn=1.0, part=name),

@@ -19,12 +19,13 @@ from typing import Any
 from leaven.core.step import StepContext, step
 from leaven.core.tables import LABELS, read_examples, write_examples, write_table
 from leaven.core.types import Example
-from leaven.data.behaviours import with_behaviours
+from leaven.data.behaviours import blocks_of, with_behaviours
 from leaven.data.labels.domain import label_of
 from leaven.data.labels.grading import graded
 from leaven.data.labels.mathtype import symbolic_share
 from leaven.data.labels.passrate import class_of, pass_rates
 from leaven.data.labels.scales import SCALES, Scale, rounded
+from leaven.data.perturb.proof import Lab
 from leaven.data.sources.rows import read_rows
 from leaven.data.sources.shapes import walk
 from leaven.errors import DataError, did_you_mean
@@ -56,24 +57,26 @@ def attach(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: 
 
     Raises:
         DataError: the column is not there, or not one example gets a difficulty; the message names what was found.
+        Interrupted: stopped while code blocks of thoughts ran; verdicts so far are used again.
     """
     examples = list(read_examples(Path(inputs["examples"]) / "examples.parquet"))
     where = f"source {spec['source']!r}: label"
     ctx.progress(0, len(examples), f"labelling {spec['source']}")
     found = _difficulties(spec, inputs, examples, where)
+    passing = _passing_blocks(examples, out, ctx) if spec.get("behaviours") == "lexicon" else {}
     labelled = []
     for place, (example, difficulty) in enumerate(zip(examples, found, strict=True)):
         if place % 500 == 0:
             ctx.check_stop()
             ctx.progress(place, len(examples), f"labelling {spec['source']}")
-        labelled.append(_labelled(example, difficulty, spec))
+        labelled.append(_labelled(example, difficulty, spec, passing))
     write_examples(out / "examples.parquet", labelled)
     rows = [_row(spec["source"], e, d) for e, d in zip(labelled, found, strict=True)]
     write_table(out / "labels.parquet", rows, LABELS)
     (out / "report.json").write_text(json.dumps(_report(spec, rows), indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _labelled(example: Example, difficulty: Difficulty, spec: Mapping[str, Any]) -> Example:
+def _labelled(example: Example, difficulty: Difficulty, spec: Mapping[str, Any], passing: Mapping[str, frozenset[str]]) -> Example:
     """Return one example with its labels."""
     meta = dict(example.meta)
     if difficulty.number is not None:
@@ -87,7 +90,24 @@ def _labelled(example: Example, difficulty: Difficulty, spec: Mapping[str, Any])
         if label.language:
             meta.setdefault("language", label.language)
     example = replace(example, meta=meta)
-    return with_behaviours(example) if spec.get("behaviours") == "lexicon" else example
+    if spec.get("behaviours") != "lexicon":
+        return example
+    known = passing.get(example.id)
+    return with_behaviours(example, None if known is None else known.__contains__)
+
+
+def _passing_blocks(examples: Sequence[Example], out: Path, ctx: StepContext) -> dict[str, frozenset[str]]:
+    """Return example id -> the code blocks in its thought that pass its tests, for examples that have both."""
+    pairs = [(e, block) for e in examples if e.tests and e.thought for block in dict.fromkeys(blocks_of(e.thought))]
+    if not pairs:
+        return {}
+    lab = Lab(tier=ctx.runtime.sandbox_tier, workers=ctx.runtime.threads, stop=ctx.stop, log=out / "_resume" / "verdicts.jsonl")
+    seen = lab.run([replace(e, code=block) for e, block in pairs])
+    found: dict[str, set[str]] = {e.id: set() for e, _ in pairs}
+    for (example, block), verdict in zip(pairs, seen, strict=True):
+        if verdict.status == "pass":
+            found[example.id].add(block)
+    return {name: frozenset(blocks) for name, blocks in found.items()}
 
 
 def _row(source: str, example: Example, difficulty: Difficulty) -> dict[str, Any]:
@@ -143,7 +163,10 @@ def _difficulties(
     if not any(d.number is not None for d in found):
         reasons = "; ".join(f"{r} ({n})" for r, n in Counter(d.reason for d in found).most_common(3))
         told = f" The scale goes from {SCALES[name].described()}" if name in SCALES else ""
-        raise DataError(f"{where}.difficulty: expected a difficulty on the scale {name!r} for some of the {len(found)} examples, found none: {reasons}.{told}")
+        raise DataError(
+            f"{where}.difficulty: expected a difficulty on the scale {name!r} for some of the {len(found)} examples, found none: "
+            f"{reasons}.{told}"
+        )
     return found
 
 

@@ -107,7 +107,9 @@ def graded(path: Path, examples: Sequence[Example]) -> dict[str, tuple[float | N
         value = row.value if isinstance(row.value, Mapping) else {}
         named, asked = value.get("id"), value.get("question")
         if row.problem or not isinstance(value.get("reply"), str) or named in (None, "") and not isinstance(asked, str):
-            raise DataError(f"{path}: {row.where}: expected a reply {{source, id, reply}} or {{question, reply}}, found {row.problem or row.start!r}")
+            raise DataError(
+                f"{path}: {row.where}: expected a reply {{source, id, reply}} or {{question, reply}}, found {row.problem or row.start!r}"
+            )
         grade_ = parse_grade(value["reply"])
         if not isinstance(asked, str):
             owner = by_id.get(str(named)) if value.get("source") in (None, "", *sources) else None
