@@ -204,11 +204,14 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(make_model, make_text
     made(tmp_path / "whole", tracked, texts, Coding("int8"), fisher)
     Store.create(tmp_path / "killed", identity(fisher), Coding("int8"), 1)
     kills, runs, draw, fork = 0, [], np.random.default_rng(0), multiprocessing.get_context("fork")
-    for _ in range(400):
-        batches_run = fork.Value("i", 0)
-        child = fork.Process(target=_fill_slowly, args=(tmp_path / "killed", tracked, texts, keep_batches, batches_run))
+    for _ in range(100):
+        batches_run, steps = fork.Value("i", 0), fork.Value("i", 0)
+        child = fork.Process(target=_fill, args=(tmp_path / "killed", tracked, texts, keep_batches, batches_run, steps))
         child.start()
-        child.join(float(draw.uniform(0.0, 0.12)))
+        wanted = int(draw.integers(0, 6))
+        while steps.value < wanted and child.is_alive():
+            time.sleep(0.001)
+        time.sleep(float(draw.uniform(0.0, 0.004)))
         child.kill()
         child.join()
         runs.append(batches_run.value)
@@ -222,17 +225,23 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(make_model, make_text
         assert sum(runs) <= len(plan_batches(texts, 32, **LAYOUT)) + kills
 
 
-def _fill_slowly(folder, tracked, texts, keep_batches, batches_run):
+def _fill(folder, tracked, texts, keep_batches, batches_run, steps):
+    """Fill a store; count batches that the model ran, and moments within and between batches."""
+
     def counted(run):
         def backward(*args):
             batches_run.value += 1
-            time.sleep(0.01)
+            steps.value += 1
             return run(*args)
 
         return backward
 
     Tracked.backward, Tracked.backward_both = counted(Tracked.backward), counted(Tracked.backward_both)
-    fill(Store.open(folder), tracked, texts, keep_batches=keep_batches, **LAYOUT)
+
+    def progress(*_):
+        steps.value += 1
+
+    fill(Store.open(folder), tracked, texts, keep_batches=keep_batches, ctx=StepContext(progress=progress), **LAYOUT)
 
 
 def test_other_settings_and_broken_files_are_refused(tracked, make_texts, tmp_path):

@@ -268,12 +268,10 @@ def _mapped(path: Path, shape: tuple[int, int]) -> Tensor:
 
 
 def _ranking(kept_QC: np.ndarray, whole_QC: np.ndarray) -> Ranking:
-    from scipy.stats import rankdata
-
     size = max(1, kept_QC.shape[1] // 4)
-    ranks = [np.apply_along_axis(rankdata, 1, x) for x in (kept_QC, whole_QC)]
+    ranks = [np.argsort(np.argsort(x, axis=1), axis=1).astype(float) for x in (kept_QC, whole_QC)]
     a, b = (r - r.mean(1, keepdims=True) for r in ranks)
-    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    norm = (a**2).sum(1)
     spearman = np.divide((a * b).sum(1), norm, out=np.ones(len(a)), where=norm > 0)
     tops = [np.argsort(-x, axis=1)[:, :size] for x in (kept_QC, whole_QC)]
     overlap = np.mean([len(np.intersect1d(x, y)) / size for x, y in zip(*tops, strict=True)])
