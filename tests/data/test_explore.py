@@ -105,7 +105,8 @@ def test_what_cannot_be_matched_or_found_is_left_alone_with_a_reason() -> None:
 def test_only_exploring_pieces_go_when_asked_for() -> None:
     reached = f"We look for the sum of two and three of them. {LONG}\n\n2 + 3 = 5."
     more = "\n\nThe units are metres."
-    example = Example(id="1", source="s", question="q", thought=reached + more + "\n\nWait, is it so? Let me check: 5 - 3 = 2.\n", answer="5")
+    thought = reached + more + "\n\nWait, is it so? Let me check: 5 - 3 = 2.\n"
+    example = Example(id="1", source="s", question="q", thought=thought, answer="5")
     (changed,), _ = run([example], scope="exploratory")
     assert changed.thought == reached + more + "\n"
     (changed,), _ = run([example])

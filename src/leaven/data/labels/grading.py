@@ -82,8 +82,11 @@ def grade(
         Interrupted: stopped; replies so far were kept.
     """
     replies = Replies(path, identity)
-    todo = list({a.key: a for a in grade_asks(examples, body) if a.key not in replies.known}.values())
-    return teacher.answer(todo, replies.keep, ctx) if todo else {}
+    todo: dict[str, Ask] = {}
+    for one in grade_asks(examples, body):
+        if one.key not in replies.known:
+            todo.setdefault(one.key, one)  # equal questions are asked once
+    return teacher.answer(list(todo.values()), replies.keep, ctx) if todo else {}
 
 
 def graded(path: Path, examples: Sequence[Example]) -> dict[str, tuple[float | None, str]]:

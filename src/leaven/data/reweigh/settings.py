@@ -29,7 +29,7 @@ def _fits_itself(reweigh: Reweigh) -> Iterator[str]:
     if reweigh.how == "flip" and reweigh.by != "difficulty":
         yield f"by: a flip mirrors difficulties; expected by: difficulty, found {reweigh.by}"
     if reweigh.how == "target" and not reweigh.target:
-        yield "target: expected the share of every group, such as {1: 0.1, 2: 0.9}, found none"
+        yield "target: expected the share of every group, such as {\"1\": 0.1, \"2\": 0.9}, found none"
     if reweigh.how != "target" and reweigh.target:
         yield f"target: shares are used by how: target, found how: {reweigh.how}; change one of them"
     if reweigh.how == "influence" and reweigh.influence is None:
