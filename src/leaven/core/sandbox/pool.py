@@ -21,7 +21,7 @@ from leaven.core.sandbox.worker import Outcome, Worker, WorkerLost
 from leaven.errors import Interrupted
 
 SHARED = 64
-_TOGETHER = 8  # programs with a child each that are handed to a worker in one go
+_TOGETHER = 12  # programs with a child each that are handed to a worker in one go
 _WINDOW = 4096
 _FINAL_IN_SHARED = {"pass", "fail", "syntax", "raised"}
 
@@ -32,7 +32,7 @@ class _Entry:
 
     index: int
     job: Job
-    mode: str = ""  # shared, alone, script, foreign
+    mode: str = ""  # shared, alone, quick, script, foreign
     strict: bool = True
     recorded: bool = True
     attempt: int = 0
@@ -43,7 +43,7 @@ class _Entry:
         """Return whether the other may be handed over together with this one."""
         return (
             self.mode == other.mode
-            and self.mode in ("shared", "alone")
+            and self.mode in ("shared", "alone", "quick")
             and self.strict == other.strict
             and self.recorded == other.recorded
             and not (self.lost or other.lost)
@@ -117,6 +117,8 @@ class _Pool:
     def __init__(self, first: Worker, count: int, strict: bool, unsafe: bool, share: int) -> None:
         self.tier, self.count, self.strict, self.unsafe, self.share = first.tier, count, strict, unsafe, share
         self._lone = "shared" if first.tier == "D" and not unsafe else "alone"  # how a program runs by itself
+        quick = "quick" if first.quick and strict else self._lone
+        self._first = "shared" if share > 1 or self._lone == "shared" else quick  # how a program with tests runs at first
         self._fresh: deque[_Entry] = deque()
         self._again: deque[_Entry] = deque()
         self._results: dict[int, Result] = {}
@@ -135,7 +137,7 @@ class _Pool:
         elif not job.tests:
             mode = "script"
         else:
-            mode = self._lone if self.share == 1 or job.stdin is not None else "shared"
+            mode = self._first if job.stdin is None else self._lone
         with self._lock:
             self._fresh.append(_Entry(index, job, mode, self.strict))
             if len(self._threads) < self.count and len(self._fresh) > self.share * len(self._threads):
@@ -205,7 +207,10 @@ class _Pool:
         if left:  # jobs behind one that ended their child, or their judge
             with self._lock:
                 for entry in reversed(left.values()):
-                    self._fresh.appendleft(entry)
+                    if healthy:
+                        self._fresh.appendleft(entry)
+                    else:  # one of them may be what the judge was lost in
+                        self._again.append(self._by_itself(entry))
                 self._lock.notify_all()
         return healthy
 
@@ -270,12 +275,16 @@ class _Pool:
             self._again.append(again)
             self._lock.notify_all()
 
+    def _by_itself(self, entry: _Entry) -> _Entry:
+        """Return the entry as it runs when it ended oddly: by itself, question by question."""
+        return dataclasses.replace(entry, mode=self._lone, recorded=False, attempt=entry.attempt + 1)
+
     def _another_way(self, entry: _Entry, outcome: Outcome) -> _Entry | None:
         """Return how a job is to run again, None where its outcome is final."""
         status = outcome.status
         if entry.mode in ("script", "foreign"):
             return None
-        again = dataclasses.replace(entry, mode=self._lone, recorded=False, attempt=entry.attempt + 1)
+        again = self._by_itself(entry)
         if status == "unsendable" and entry.strict:
             return dataclasses.replace(again, strict=False, beside=True)
         if entry.mode == "shared" and entry.attempt == 0:

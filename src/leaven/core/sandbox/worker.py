@@ -27,6 +27,7 @@ from leaven.core.sandbox.toolchains import COMPILE, plan, readable_folders
 _ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
 _slots = itertools.count()
 _NO_WORD = ("", "", "", 0.0, 0.0)
+NO_REPORT = {"reason": "", "status": 0, "cpu_s": 0.0, "wall_s": 0.0, "stdout": "", "stderr": ""}
 
 
 class WorkerLost(Exception):
@@ -112,6 +113,7 @@ class Worker:
         if "failed" in hello:
             self.close()
             raise TierUnavailable(hello["failed"])
+        self.quick = bool(hello["quick"])
 
     def run(
         self, jobs: Sequence[Job], mode: str, *, strict: bool = True, unsafe: bool = False, recorded: bool = True
@@ -120,10 +122,11 @@ class Worker:
 
         Args:
             jobs: one or more; exactly one for the modes script and foreign.
-            mode: shared (all in one child; allow-listed programs only), alone (a child each), script or foreign.
+            mode: shared (all in one child; allow-listed programs only), alone (a child each), quick (a child each, one
+                question and answer each), script or foreign.
             strict: expected values stay out of the program's process.
             unsafe: at tier D, also run what the allow-list refuses.
-            recorded: find out beforehand what the tests will ask, and ask it in one message.
+            recorded: find out beforehand what the tests will ask, and ask it in one message (quick: always).
 
         Jobs after one that ended the shared child, or after a judge that had to be killed, are not yielded.
 
@@ -144,14 +147,14 @@ class Worker:
             task["plan"] = plan(jobs[0])
         elif mode == "shared":
             task["programs"] = [j.program for j in jobs]
-        judged = mode in ("shared", "alone")
+        judged = mode in ("shared", "alone", "quick")
         self._control.settimeout(patience_s)
         self._verdicts.settimeout(patience_s)
         try:
             self._channel.send(task)
             if judged:
                 self._judge.send(self._tests(jobs, mode, strict, unsafe, recorded))
-            if mode != "shared":
+            if mode not in ("shared", "quick"):
                 self._channel.post(b"".join(self._channel.frame(job.program) for job in jobs))
             if mode == "shared":
                 yield from self._shared(len(jobs), *next(self._ends(1, True, patience_s)))
@@ -170,6 +173,7 @@ class Worker:
             "cpu_s": jobs[0].limits.cpu_s,
             "unsafe": unsafe,
             "recorded": recorded,
+            "programs": [j.program for j in jobs] if mode == "quick" else [],
         }
 
     def _ends(self, count: int, judged: bool, patience_s: float) -> Iterator[tuple[dict[str, Any], dict[int, tuple]]]:
@@ -184,8 +188,11 @@ class Worker:
         poll.register(self._control, select.POLLIN)
         if judged:
             poll.register(self._verdicts, select.POLLIN)
+        def judge_lost() -> bool:
+            return bool(reports) and reports[-1]["reason"].startswith("judge")
+
         for place in range(count):
-            while len(reports) <= place or judged and spoken <= place and not reports[place]["reason"].startswith("judge"):
+            while len(reports) <= place or judged and spoken <= place and not judge_lost():
                 ready = poll.poll(1000 * patience_s)
                 if not ready:
                     raise TimeoutError("no answer in time")
@@ -202,9 +209,10 @@ class Worker:
                         raise ValueError("words on another batch")
                     spoken += said
                     words |= {int(i): tuple(word) for i, *word in found}
-            yield reports[place], words
-            if reports[place]["reason"].startswith("judge"):
+            if judge_lost() and spoken <= place and place not in words:
+                yield NO_REPORT | reports[-1], words
                 return
+            yield reports[place], words
 
     def _shared(self, count: int, report: dict[str, Any], words: dict[int, tuple]) -> Iterator[tuple[int, Outcome]]:
         """Outcomes of a shared child: the judge's words; how the child ended concerns the first job it lacks words on."""

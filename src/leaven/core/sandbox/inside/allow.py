@@ -14,25 +14,11 @@ import sys
 from types import CodeType, ModuleType
 from typing import Any
 
-WARM = (
-    "math",
-    "cmath",
-    "re",
-    "typing",
-    "collections",
-    "collections.abc",
-    "itertools",
-    "functools",
-    "heapq",
-    "string",
-    "operator",
-    "copy",
-    "random",
-    "bisect",
-    "array",
-    "json",
+WARM = tuple(
+    "math re typing collections collections.abc itertools functools heapq string operator copy random bisect json".split()
 )
-ALLOWED = frozenset(WARM) | {"datetime", "__future__"}
+# array and cmath load when a program asks: a shared library more in the worker costs every child
+ALLOWED = frozenset(WARM) | {"array", "cmath", "datetime", "__future__"}
 _HIDDEN = {  # public names that evaluate text, set attributes by computed name, or touch files
     "typing": {
         "get_type_hints",

@@ -17,7 +17,6 @@ folder is removed after the job).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import signal
@@ -176,18 +175,16 @@ class Cage:
                     "syscall", 445, ruleset, 1, self.kernel.buffer(struct.pack("=Qi", rights, handle)), 0
                 )
                 os.close(handle)
-        high = fcntl.fcntl(
-            ruleset, fcntl.F_DUPFD_CLOEXEC, 200
-        )  # out of the way of the low numbers children are given
+        high = os.dup2(ruleset, 200, inheritable=False)  # out of the way of the low numbers children are given
         os.close(ruleset)
         return high
 
     def settle(self) -> None:
         """Give up in the worker what its candidates may not have, so that they inherit it (tier A; the judge has started).
 
-        The worker keeps root for exactly three calls, which are refused to anyone else: a pid namespace for the next
-        child, its own again, and the child's change to its own user id. Candidates share the mount namespace and thus
-        /tmp, which `tidy` empties between them.
+        The worker keeps root for exactly two calls, which are refused in any other form: a child in a new pid namespace,
+        and that child's change to its own user id. Candidates share the mount namespace and thus /tmp, which `tidy`
+        empties between them. Their standard output is the worker's own.
         """
         if self.tier != "A":
             return
@@ -195,15 +192,18 @@ class Cage:
         os.chdir("/tmp")
         for which, values in capped(SAME_FOR_ALL):
             resource.setrlimit(which, values)
-        exact = (
-            ("setns", (self._pidns, NEWPID)),
-            ("unshare", (NEWPID,)),
-            ("setresuid", (self.uid, self.uid, self.uid)),
-        )
-        code = self.kernel.buffer(filter_program(self.machine, False, True, exact))
+        self.kernel.make(self._here)  # the judge's namespace was below; clone makes one only from the worker's own
+        flags = NEWPID | int(signal.SIGCHLD)
+        self._clone = self.kernel.prepare("fork_by_syscall", ABI[self.machine][1]["clone"], flags, 0, 0, 0, 0)
+        exact = (("setresuid", (self.uid, self.uid, self.uid)),)
+        code = self.kernel.buffer(filter_program(self.machine, False, True, exact, flags))
         program = self.kernel.buffer(struct.pack("=HxxxxxxQ", len(code) // 8, self.kernel.address(code)))  # type: ignore[arg-type]
         self.kernel.call("prctl", SECCOMP, 2, self.kernel.address(program), 0, 0)
         self._free_inodes = os.statvfs("/tmp").f_ffree
+        self._waited = struct.Struct("=q4q")
+        self._wait_room = self.kernel.buffer(bytes(8 + 256))
+        at = self.kernel.address(self._wait_room)
+        self._wait = self.kernel.prepare("wait4", -1, at, 0, at + 8)
         self.settled = True
         self._locks.clear()
 
@@ -218,10 +218,24 @@ class Cage:
 
     def fork(self) -> int:
         """Fork; in tiers A and B the child is the first process of a fresh pid namespace. Returns 0 in the child."""
+        if self.settled:
+            # not os.fork, which prepares for threads that are not here and touches many pages on both sides
+            return self.kernel.make(self._clone)
         if self._pidns >= 0:  # a namespace can be unshared only from the one the process itself lives in
             self.kernel.make(self._here)
             self.kernel.make(self._below)
         return os.fork()
+
+    def wait(self, pid: int) -> tuple[int, float]:
+        """Bury a child of a settled worker; return its wait status and CPU seconds.
+
+        os.wait4 imports a module at every call to make its result.
+        """
+        while True:
+            function, args, _ = self._wait
+            if function(*args) == pid:
+                status, user_s, user_us, system_s, system_us = self._waited.unpack_from(self._wait_room)
+                return status & 0xFFFFFFFF, user_s + system_s + (user_us + system_us) / 1e6
 
     def waited_s(self, pid: int, everyone: bool = False) -> float:
         """Return the seconds a child's first thread was ready to run but had no core; 0.0 where the system does not

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _socket
 import builtins
-import fcntl
 import gc
 import os
 import select
@@ -25,9 +24,11 @@ import foreign
 import foreign_watch
 import judge
 import plaindata
+import quick
 import watch
+from candidate import RPC_FD
 
-OWN_MODULES = "allow cage candidate foreign foreign_watch forker judge kernel link lock plaindata tape watch".split()
+OWN_MODULES = "allow cage candidate foreign foreign_watch forker judge kernel link lock plaindata quick tape watch".split()
 WARM_PROGRAM = """
 from typing import List, Dict, Optional
 from collections import Counter, defaultdict
@@ -50,7 +51,7 @@ def f(x: List[int], k: int = 0) -> list:
     rest = (lambda a: a)(1), re.sub("a", "b", "a"), max(1, 2)
     return [x, f"{total}", [a for a in (1, 2) if a], len(table), C(1).x, rest]
 """
-RPC_FD, JUDGE_CONTROL_FD = 3, 4
+JUDGE_CONTROL_FD = 4
 _LATE_S = 0.05
 JUDGE_LIMITS = {"cpu_s": 0, "memory_bytes": 2 << 30, "processes": 64, "file_bytes": 1 << 20}
 
@@ -72,6 +73,7 @@ class Zygote:
         self.nothing = os.open("/dev/null", os.O_RDONLY)
         self.poll = select.poll()
         self.judge_fd = -1
+        self.quick = quick.QuickBatch(self)
 
     # -- children -----------------------------------------------------------------------------------------------------
 
@@ -103,12 +105,12 @@ class Zygote:
         self,
         task: dict,
         programs: list[str],
-        rpc: _socket.socket | None,
+        rpc: int,
         stdio: tuple[int, int, int],
         lock: cages.Lock | cages.LightLock,
         folder: str,
     ) -> int:
-        """Fork a child that serves the judge over `rpc`, or runs a script when there is none."""
+        """Fork a child that serves the judge over descriptor `rpc`, or runs a script when that is -1."""
         pid = self.cage.fork()
         if pid:
             return pid
@@ -116,11 +118,11 @@ class Zygote:
         try:
             for place, fd in enumerate(stdio):
                 os.dup2(fd, place)
-            if rpc is not None:
-                os.dup2(rpc.fileno(), RPC_FD)
-            lock.apply(folder, RPC_FD + 1 if rpc is not None else RPC_FD)
+            if rpc >= 0:
+                os.dup2(rpc, RPC_FD)
+            lock.apply(folder, RPC_FD + 1 if rpc >= 0 else RPC_FD)
             gc.enable()
-            if rpc is None:
+            if rpc < 0:
                 proven_only = self.cage.tier == "D" and not task["unsafe"]
                 status = candidate.run_script(programs[0], self.modules if proven_only else None)
             else:
@@ -146,10 +148,10 @@ class Zygote:
             return pid
         status = 97
         try:
-            high = fcntl.fcntl(report, fcntl.F_DUPFD, 100)
+            os.dup2(report, 100)
             for place, fd in enumerate(stdio):
                 os.dup2(fd, place)
-            os.dup2(high, RPC_FD)
+            os.dup2(100, RPC_FD)
             lock.apply(folder, RPC_FD + 1)
             status = foreign.run(program, plan, RPC_FD, plan["stay"])
         except Exception as problem:
@@ -214,6 +216,9 @@ class Zygote:
         if task["mode"] == "shared":
             self.send_reports([self.run_child(task, task["programs"], lock)])
             return
+        if task["mode"] == "quick":
+            self.quick.run(task, receive_sockets(self.judge_control), lock)
+            return
         reports, sent = [], time.monotonic()
         for index in range(task["count"]):
             reports.append(self.run_child(task, [""] * index + [self.control.receive()], lock))
@@ -222,10 +227,18 @@ class Zygote:
                 self.send_reports(reports)
                 reports, sent = [], now
 
-    def send_reports(self, reports: list[dict]) -> None:
-        """Send reports; a judge that was killed ends the worker (its conversation with the supervisor is cut)."""
-        self.control.send(reports)
-        if reports[-1]["reason"].startswith("judge"):
+    def send_reports(self, reports: list[dict], trouble: str = "") -> None:
+        """Send reports; a judge that is gone ends the worker (its conversation with the supervisor is cut).
+
+        `trouble` names what became of the judge after the last of the children had ended.
+        """
+        self.control.send([*reports, {"reason": trouble}] if trouble else reports)
+        if trouble or reports[-1]["reason"].startswith("judge"):
+            try:
+                os.kill(self.judge_pid, signal.SIGKILL)
+                os.waitpid(self.judge_pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass  # buried already
             self.judge_pid = 0
             raise EOFError
 
@@ -242,7 +255,8 @@ class Zygote:
         if not script:
             rpc, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         begun = time.monotonic()
-        pid = self.start_candidate(task, programs, theirs, (stdin, used[0][1], used[-1][1]), lock, folder)
+        rpc_fd = -1 if theirs is None else theirs.fileno()
+        pid = self.start_candidate(task, programs, rpc_fd, (stdin, used[0][1], used[-1][1]), lock, folder)
         if stdin != self.nothing:
             os.close(stdin)
         if own_pipes:
@@ -252,53 +266,27 @@ class Zygote:
             theirs.close()
             send_socket(self.judge_control, rpc)
             rpc.close()
-        report = None if script or own_pipes else self.quick_end(pid, task["limits"], begun)
-        if report is None:
-            eyes = watch.Watch(self, mode, task["limits"], pid, [read for read, _ in used], begun)
-            try:
-                eyes.until_over()
-            finally:
-                report = eyes.end()
-                if own_pipes:
-                    for read, _ in pipes:
-                        os.close(read)
-                if folder:
-                    cages.remove_folder(folder)
+        eyes = watch.Watch(self, mode, task["limits"], pid, [read for read, _ in used], begun)
+        try:
+            eyes.until_over()
+        finally:
+            report = eyes.end()
+            if own_pipes:
+                for read, _ in pipes:
+                    os.close(read)
+            if folder:
+                cages.remove_folder(folder)
         self.cage.tidy()
         return report
 
-    def quick_end(self, pid: int, limits: dict, begun: float) -> dict | None:
-        """Wait for the usual end of a candidate: judged before any limit, nothing printed. None for every other course.
-
-        The worker's pages are shared with its last child, so whatever it does between two forks is paid for twice.
-        """
-        ready = self.poll.poll(1000 * min(limits["cpu_s"], limits["wall_s"]) / self.cores)
-        if len(ready) != 1 or ready[0][0] != self.judge_fd or self.judge_control.recv(1, _socket.MSG_PEEK) != b"e":
-            return None
-        self.judge_control.recv(1)
-        os.kill(pid, signal.SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
-        text = ""
-        if self.poll.poll(0):
-            eyes = watch.Watch(self, "alone", limits, pid, [self.pipes[0][0]], begun)
-            eyes.drain(self.pipes[0][0])
-            text = eyes.texts()[0]
-        return {
-            "reason": "",
-            "status": status,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
-            "wall_s": time.monotonic() - begun,
-            "stdout": text,
-            "stderr": "",
-        }
-
     def serve(self) -> None:
         """Answer the supervisor until it hangs up."""
-        self.poll.register(self.pipes[0][0], select.POLLIN)
+        if self.cage.settled:  # what its children inherit
+            os.dup2(self.pipes[0][1], 1)
+            os.dup2(self.pipes[0][1], 2)
         self.poll.register(self.control.sock, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
         if self.judge_control is not None:
             self.judge_fd = self.judge_control.fileno()
-            self.poll.register(self.judge_fd, select.POLLIN)
         while True:
             try:
                 task = self.control.receive()
@@ -333,6 +321,16 @@ def receive_socket(over: _socket.socket) -> _socket.socket | None:
     if not data or not extra:
         return None
     return _socket.socket(fileno=int.from_bytes(extra[0][2][:4], sys.byteorder))
+
+
+def receive_sockets(over: _socket.socket) -> list[int]:
+    """Return a descriptor for each program of a quick batch, -1 where there is nothing to ask."""
+    data, extra, _, _ = over.recvmsg(256, _socket.CMSG_SPACE(4 * 256))
+    while data[:1] == b"t":
+        data, extra, _, _ = over.recvmsg(256, _socket.CMSG_SPACE(4 * 256))
+    raw = b"".join(part[2] for part in extra)
+    found = iter(int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, len(raw), 4))
+    return [next(found) if asked else -1 for asked in data]
 
 
 def open_stdin(text: str, folder: str) -> int:
@@ -378,7 +376,7 @@ def main() -> None:
         control.send({"failed": str(problem)})
         return
     leave_collector_out()
-    control.send({"ready": tier})
+    control.send({"ready": tier, "quick": cage.settled})
     try:
         zygote.serve()
     except (EOFError, BrokenPipeError, ConnectionError):
@@ -408,7 +406,7 @@ def warm_up(modules: allow.Modules) -> None:
         link.post(frame)
         nonce, verb, *rest = here.receive()
         child.answer(nonce, verb, rest)
-        batch = judge._Batch(None, link, {"mode": "shared", "strict": True, "recorded": True}, {})
+        batch = judge._Batch(None, link, {"mode": "shared", "strict": True, "recorded": True})
         status, detail, *_ = batch.judge_reply(0, tests, number)
         if status != "pass":
             raise cages.CageError(f"the sandbox cannot judge its own first program: {status} {detail}")

@@ -9,6 +9,7 @@ learns an expected value.
 
 from __future__ import annotations
 
+import _socket
 import json
 import os
 import re
@@ -109,7 +110,9 @@ class Judge:
         self.tier = tier
         self.reply_limit = reply_limit
         self.kept: OrderedDict[tuple, Tests] = OrderedDict()
-        self.ticked = 0.0
+        self.words: list[list] = []  # not yet sent
+        self.done = 0  # children done with, not yet sent
+        self.ticked = self.told = 0.0
 
     def serve(self, receive_candidate: Any) -> None:
         """Judge batch after batch; `receive_candidate()` returns the next candidate's socket, None at the end."""
@@ -118,21 +121,67 @@ class Judge:
                 batch = self.supervisor.receive()
             except (EOFError, OSError):
                 return
-            jobs = batch["jobs"]
-            groups = [list(enumerate(jobs))] if batch["mode"] == "shared" else [[(i, j)] for i, j in enumerate(jobs)]
-            said, unsaid, told = 0, [], time.monotonic()
-            for place, group in enumerate(groups, 1):
+            self.words, self.told = [], time.monotonic()
+            self.ticked = self.told
+            if batch["mode"] == "quick":
+                self.serve_quick(batch)
+                continue
+            jobs = list(enumerate(batch["jobs"]))
+            for group in [jobs] if batch["mode"] == "shared" else [[one] for one in jobs]:
                 sock = receive_candidate()
                 if sock is None:
                     return
-                words: dict[int, Verdict] = {}
-                _Batch(self, Link(plaindata.Channel(sock, self.reply_limit, "mine")), batch, words).run(group)
-                unsaid += [[i, s, d[:1000], *rest] for i, (s, d, *rest) in words.items()]
-                if place == len(groups) or time.monotonic() - told > _TICK_S:
-                    self.supervisor.send([batch["n"], place - said, unsaid])
-                    said, unsaid, told = place, [], time.monotonic()
-                self.tell(b"l" if any(v[0] == "lost" for v in words.values()) else b"e")
+                run = _Batch(self, Link(plaindata.Channel(sock, self.reply_limit, "mine")), batch)
+                run.run(group)
+                self.say(batch, 1, at_once=batch["mode"] == "shared" or group[0][0] == len(jobs) - 1)
+                self.tell(b"l" if run.lost else b"e")
                 sock.close()
+
+    def serve_quick(self, batch: dict) -> None:
+        """Judge programs that have a child each, from one message each: requests wait for the children in their sockets.
+
+        What would need a second message is not judged here ("differs"). Children end by themselves after their answer.
+        """
+        runs: list[_Batch | None] = []
+        theirs = []
+        for index, (job, program) in enumerate(zip(batch["jobs"], batch["programs"], strict=True)):
+            self.tick()
+            tests = self.tests_of(job)
+            if tests.problem or tests.reason:
+                self.words.append([index, *(("error", tests.problem) if tests.problem else ("differs", "")), "", 0.0, 0.0])
+                runs.append(None)
+                continue
+            mine, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+            run = _Batch(self, Link(plaindata.Channel(mine, self.reply_limit, "mine")), batch)
+            number, frame = run.link.request("run", program, 0, tests.wanted, *run.recording_of(tests))
+            if len(frame) > _QUEUED_BYTES:
+                self.words.append([index, "differs", "", "", 0.0, 0.0])
+                runs.append(None)
+                continue
+            run.link.post(frame)
+            run.link.live = False
+            run.queue.append((index, tests, number, 0))
+            runs.append(run)
+            theirs.append(other)
+        self.control.sendmsg(
+            [bytes(0 if run is None else 1 for run in runs)],
+            [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(s.fileno().to_bytes(4, sys.byteorder) for s in theirs))] if theirs else [],
+        )
+        del theirs, other
+        for place, run in enumerate(runs):
+            if run is not None:
+                index, tests, number, _ = run.queue.popleft()
+                run.note(index, run.judge_reply(index, tests, number) or ("differs", "", "", 0.0, 0.0))
+            self.say(batch, 1, at_once=place == len(runs) - 1)
+        self.tell(b"e")
+
+    def say(self, batch: dict, children: int, at_once: bool) -> None:
+        """Send the words noted so far, unless more will follow soon; `children` more are done with."""
+        self.done += children
+        now = time.monotonic()
+        if at_once or now - self.told > _TICK_S:
+            self.supervisor.send([batch["n"], self.done, self.words])
+            self.done, self.words, self.told = 0, [], now
 
     def tell(self, what: bytes) -> None:
         """Tell the worker that the batch is over ("e"), that its candidate vanished ("l") or that jobs go on ("t")."""
@@ -161,11 +210,12 @@ class Judge:
 
 
 class _Batch:
-    """The jobs of one candidate process: `words` receives a verdict each, until the candidate is of no more use."""
+    """The jobs of one candidate process: each gets a verdict, until the candidate is of no more use."""
 
-    def __init__(self, judge: Judge, link: Link, batch: dict, words: dict[int, Verdict]) -> None:
-        self.judge, self.link, self.batch, self.words = judge, link, batch, words
-        self.alone = batch["mode"] == "alone"
+    def __init__(self, judge: Judge, link: Link, batch: dict) -> None:
+        self.judge, self.link, self.batch = judge, link, batch
+        self.alone = batch["mode"] != "shared"
+        self.lost = False
         self.queue: deque[tuple[int, Tests, int, int]] = deque()  # index, tests, request number, bytes
         self.queued = 0
         self.again: list[tuple[int, Tests]] = []  # to be run once more when nothing else is queued
@@ -173,16 +223,15 @@ class _Batch:
 
     def run(self, jobs: list[tuple[int, tuple[list[str], str]]]) -> None:
         """Judge all jobs: requests are sent ahead where tests can be recorded."""
-        self.judge.ticked = time.monotonic()
         for index, job in jobs:
             if self.dead:
                 return
             self.judge.tick()
             tests = self.judge.tests_of(job)
             if tests.problem:
-                self.words[index] = ("error", tests.problem, "", 0.0, 0.0)
+                self.note(index, ("error", tests.problem, "", 0.0, 0.0))
             elif tests.reason and self.judge.tier == "D" and not self.batch["unsafe"]:
-                self.words[index] = ("refused", f"the tests hold {tests.reason}", "", 0.0, 0.0)
+                self.note(index, ("refused", f"the tests hold {tests.reason}", "", 0.0, 0.0))
             elif tests.reason or not self.batch["strict"]:
                 self.drain()
                 if not self.dead:
@@ -196,9 +245,12 @@ class _Batch:
 
     def note(self, index: int, verdict: Verdict) -> None:
         """Keep a verdict; nothing more is asked of a candidate that is gone or lied."""
-        self.words[index] = verdict
-        self.dead = self.dead or verdict[0] in ENDS_CHILD
+        status, detail, *rest = verdict
+        self.judge.words.append([index, status, detail[:1000], *rest])
+        self.lost = self.lost or status == "lost"
+        self.dead = self.dead or status in ENDS_CHILD
         self.judge.tick()
+        self.judge.say(self.batch, 0, at_once=False)
 
     # -- requests sent ahead ------------------------------------------------------------------------------------------
 

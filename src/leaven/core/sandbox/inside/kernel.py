@@ -50,8 +50,6 @@ ABI = {
             "rt_sigqueueinfo": 129,
             "rt_tgsigqueueinfo": 297,
             "prlimit64": 302,
-            "setns": 308,
-            "unshare": 272,
             "setresuid": 117,
         },
     ),
@@ -68,8 +66,6 @@ ABI = {
             "rt_sigqueueinfo": 138,
             "rt_tgsigqueueinfo": 240,
             "prlimit64": 261,
-            "setns": 268,
-            "unshare": 97,
             "setresuid": 147,
         },
     ),
@@ -98,6 +94,10 @@ class Kernel:
     def prepare(self, name: str, *args: object) -> Call:
         """Return a libc call ready to be made; ints are passed as C long, bytes as char*."""
         made = [self._ctypes.c_long(a) if isinstance(a, int) else a for a in args]
+        if name == "fork_by_syscall":  # the interpreter's lock stays held: there is no other thread to let run
+            held = self._ctypes.PyDLL(None, use_errno=True)
+            held.syscall.restype = self._ctypes.c_long
+            return held.syscall, tuple(made), "clone"
         return getattr(self._libc, name), tuple(made), name
 
     def make(self, call: Call) -> int:
@@ -131,10 +131,14 @@ class Kernel:
 
 
 def filter_program(
-    machine: str, shared_pids: bool, may_fork: bool, exact: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    machine: str,
+    shared_pids: bool,
+    may_fork: bool,
+    exact: tuple[tuple[str, tuple[int, ...]], ...] = (),
+    clone_flags: int = -1 & 0xFFFFFFFF,
 ) -> bytes:
     """Return the BPF instructions of the system call filter; `shared_pids` adds what a pid namespace would have
-    ensured, `exact` allows otherwise refused calls with exactly these first arguments.
+    ensured, `exact` allows otherwise refused calls with exactly these first arguments, `clone_flags` one clone.
 
     Where a signal's target is compared the constant is `OWN_PID`, to be replaced in the child.
     """
@@ -174,8 +178,9 @@ def filter_program(
         give(_EPERM)
     if may_fork:
         code += [
-            (0x15, 0, 4, number["clone"]),
+            (0x15, 0, 5, number["clone"]),
             (0x20, 0, 0, 16),
+            (0x15, 2, 0, clone_flags),
             (0x45, 0, 1, _CLONE_NEW_ANY),
             (0x06, 0, 0, _EPERM),
             (0x06, 0, 0, _ALLOW),

@@ -25,6 +25,7 @@ NEWNS, NEWPID = 0x20000, 0x20000000
 RDONLY, NOSUID, NODEV, NOEXEC, UMOUNT_DETACH = 1, 2, 4, 8, 2
 PDEATHSIG, NO_NEW_PRIVS, SECCOMP, SUBREAPER = 1, 38, 22, 36
 SCRATCH = b"size=64m,nr_inodes=1000,mode=1777"
+_closerange, _setrlimit, _setresuid = os.closerange, resource.setrlimit, getattr(os, "setresuid", None)
 SAME_FOR_ALL = {"RLIMIT_CORE": 0, "RLIMIT_STACK": 64 << 20, "RLIMIT_MEMLOCK": 0, "RLIMIT_MSGQUEUE": 0, "RLIMIT_NOFILE": 64}
 
 
@@ -55,11 +56,10 @@ class LightLock:
 
     def apply(self, folder: str, first_fd: int) -> None:
         """Give everything up, in the child; descriptors from `first_fd` close."""
-        os.setsid()
-        os.closerange(first_fd, 65536)
+        _closerange(first_fd, 65536)
         for which, values in self.limits:
-            resource.setrlimit(which, values)
-        os.setresuid(self.uid, self.uid, self.uid)
+            _setrlimit(which, values)
+        _setresuid(self.uid, self.uid, self.uid)
 
 
 class Lock:

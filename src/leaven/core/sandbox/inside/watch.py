@@ -31,15 +31,17 @@ class Watch:
     """Watches one candidate (and the judge beside it) against its limits: `until_over`, then `end` for the report."""
 
     def __init__(self, zygote: Any, mode: str, limits: dict, pid: int, outputs: list[int], begun: float) -> None:
-        self.zygote, self.script, self.pid = zygote, mode == "script", pid
+        self.zygote, self.pid = zygote, pid
+        self.script = mode == "script"
+        self.unjudged = mode in ("script", "quick")  # ends by itself; a judge may be at work, but not with this child
         self.quiet = mode == "shared"
         self.outputs = {fd: bytearray() for fd in outputs}
         self.limits = limits
         self.reason = ""
         self.n_output = 0
         self.begun = self.wall_mark = begun
-        self.cpu_mark = 0.0
-        self.judge_mark = 0.0 if self.script else cpu_clock(zygote.judge_pid)
+        self.cpu_mark = self.used = 0.0
+        self.judge_mark = 0.0 if self.unjudged else cpu_clock(zygote.judge_pid)
         self.over = self.judged = self.lost = False
 
     def until_over(self) -> None:
@@ -50,7 +52,7 @@ class Watch:
         supervisor = self.zygote.control.sock.fileno()
         poll.register(supervisor, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
         other = -1
-        if not self.script:
+        if not self.unjudged:
             other = self.zygote.judge_control.fileno()
         elif hasattr(os, "pidfd_open"):
             other = os.pidfd_open(self.pid)
@@ -68,23 +70,24 @@ class Watch:
                     ):
                         poll.unregister(fd)
                     if fd == other:
-                        self.read_notices() if not self.script else self.finish()
-                if self.script and other < 0 and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                        self.read_notices() if not self.unjudged else self.finish()
+                if self.unjudged and other < 0 and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                     self.finish()
                 if not self.over:
                     patience = self.check_limits()
         finally:
-            if self.script and other >= 0:
+            if self.unjudged and other >= 0:
                 os.close(other)
 
     def check_limits(self) -> float:
         """Return the seconds until a limit can next be broken; note the reason when one is."""
         limit = self.limits["cpu_s"]
         used, resident = self.usage()
+        self.used = max(self.used, used - self.cpu_mark)
         cpu_left = limit - (used - self.cpu_mark)
         wall_left = self.limits["wall_s"] - (time.monotonic() - self.wall_mark)
         judge_left = limit
-        if not self.script:
+        if not self.unjudged:
             judge_left = 2 * limit - (cpu_clock(self.zygote.judge_pid) - self.judge_mark)
         if cpu_left <= 0:
             self.finish("timeout_cpu")
@@ -148,25 +151,22 @@ class Watch:
         wall = time.monotonic() - self.begun
         if self.lost and not self.reason and not self.ended_by_itself():
             self.reason = "closed"
-        if not self.script or self.reason:
+        if not self.unjudged or self.reason:
             try:
                 os.kill(self.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         _, status, usage = os.wait4(self.pid, 0)
         self.zygote.cage.bury(self.pid)
-        if not self.script and not self.judged and not self.reason.startswith("judge"):
+        if not self.unjudged and not self.judged and not self.reason.startswith("judge"):
             self.await_judge()
         for fd in self.outputs:
             self.drain(fd)
         texts = self.texts()
-        if self.reason.startswith("judge"):
-            os.kill(self.zygote.judge_pid, signal.SIGKILL)
-            os.waitpid(self.zygote.judge_pid, 0)
         return {
             "reason": self.reason,
             "status": status,
-            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "cpu_s": max(usage.ru_utime + usage.ru_stime, self.used),
             "wall_s": wall,
             "stdout": texts[0],
             "stderr": texts[1] if len(texts) > 1 else "",
