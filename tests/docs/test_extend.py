@@ -58,7 +58,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in an empty folder with its own store; what plugins register in this process is taken back afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LEAVEN_STORE", str(tmp_path / "store"))
-    tables: list[dict[str, Any]] = [FAMILIES, SHAPES, *(r._entries for r in (FORMATS, SCHEDULES, BENCHMARKS, PERTURBATIONS, PLUGINS)), PROBES]
+    registries = (FORMATS, SCHEDULES, BENCHMARKS, PERTURBATIONS, PLUGINS)
+    tables: list[dict[str, Any]] = [FAMILIES, SHAPES, PROBES, *(r._entries for r in registries)]
     before = [dict(table) for table in tables]
     yield tmp_path
     for table, entries in zip(tables, before, strict=True):
