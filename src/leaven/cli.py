@@ -192,11 +192,18 @@ def execute(
     ] = None,
     workers: Annotated[int, typer.Option(help="Programs at a time; 0 means one per core.")] = 0,
     tier: Annotated[str, typer.Option(help="Sandbox tier: auto, A, B, C or D (see doctor).")] = "auto",
+    cache: Annotated[
+        Path | None, typer.Option(help="File of verdicts by content: equal programs with equal tests run once, ever.")
+    ] = None,
 ) -> None:
-    """Run programs in the sandbox and write their verdicts; the same command goes on where it stopped."""
+    """Run programs in the sandbox and write their verdicts; the same command goes on where it stopped.
+
+    language is python (default), cpp, bash (or sh), java, php or js; a program in another language than Python holds its
+    own tests, or is judged by expected_stdout. A missing toolchain gives not_measured.
+    """
     from leaven.api.shown import executed_text
 
-    print(executed_text(leaven.execute(programs, out, workers=workers, tier=tier)))
+    print(executed_text(leaven.execute(programs, out, workers=workers, tier=tier, cache=cache)))
 
 
 @app.command()

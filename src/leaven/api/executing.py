@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from leaven.core.hashing import digest
-from leaven.core.sandbox import Job, Limits, language_of
+from leaven.core.sandbox import Job, Limits, Result, language_of
 from leaven.core.sandbox import execute as run_jobs
 from leaven.errors import DataError, RefusedError, did_you_mean
 from leaven.evals.harness import limits_of
@@ -39,9 +39,13 @@ def execute(
     workers: int = 0,
     tier: str = "auto",
     strict: bool = True,
+    cache: Path | str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Executed:
     """Execute every program of a file in the sandbox and write one verdict per row.
+
+    The file is read twice, row by row: every row is checked before anything runs, and no more than a few thousand
+    programs are held at a time.
 
     Args:
         programs: JSONL, JSON or Parquet with the columns FIELDS; `tests` is assert text or a list of it.
@@ -49,38 +53,42 @@ def execute(
         workers: Programs at a time; 0 means one per core.
         tier: Sandbox tier, or auto for the strongest this machine offers.
         strict: Keep expected values out of the candidate's process.
+        cache: File of verdicts by content, shared between runs and files; made when missing.
         progress: Receives (judged, total).
 
     Raises:
         DataError: A row lacks id or program, has an unknown column, a language that is not run, or a repeated id.
-        RefusedError: The tier is not available here.
+        RefusedError: The tier is not available here, or `cache` is another kind of file.
     """
     source = Path(programs)
     target = Path(out) if out is not None else source.with_name(source.name.split(".")[0] + ".verdicts.jsonl")
-    jobs = {job.id: (job, _identity(job)) for job in _jobs(source)}
-    known = {i: v for i, v in _verdicts(target).items() if i in jobs and v.get("digest") == jobs[i][1]}
-    if known or target.exists():  # rows of changed or removed programs go; whole rows only
-        target.write_text("".join(json.dumps(v) + "\n" for v in known.values()), encoding="utf-8")
-    left = [job for job, _ in jobs.values() if job.id not in known]
-    counts = Counter(str(v["verdict"]) for v in known.values())
+    wanted = {job.id: _identity(job) for job in _jobs(source)}
+    known = _keep_known(target, wanted)
+    counts = Counter(known.values())
+    total = len(wanted) - len(known)
+    left = (job for job in _jobs(source) if job.id not in known)
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("a", encoding="utf-8") as handle:
-        for done, result in enumerate(run_jobs(left, workers=workers, tier=tier, strict=strict), 1):
-            row = {
-                "id": result.id,
-                "verdict": result.status,
-                "detail": result.detail,
-                "cpu_s": round(result.cpu_s, 4),
-                "wall_s": round(result.wall_s, 4),
-                "tier": result.tier,
-                "stdout_tail": result.stdout_tail,
-                "digest": jobs[result.id][1],
-            }
-            handle.write(json.dumps(row) + "\n")
+        for done, result in enumerate(run_jobs(left, workers=workers, tier=tier, strict=strict, cache=cache), 1):
+            handle.write(json.dumps(_row(result, wanted[result.id])) + "\n")
             handle.flush()
             counts[result.status] += 1
-            progress(done, len(left))
-    return Executed(len(left), len(known), dict(counts.most_common()), target)
+            progress(done, total)
+    return Executed(total, len(known), dict(counts.most_common()), target)
+
+
+def _row(result: Result, identity: str) -> dict[str, Any]:
+    """Return the verdict row of a result."""
+    return {
+        "id": result.id,
+        "verdict": result.status,
+        "detail": result.detail,
+        "cpu_s": round(result.cpu_s, 4),
+        "wall_s": round(result.wall_s, 4),
+        "tier": result.tier,
+        "stdout_tail": result.stdout_tail,
+        "digest": identity,
+    }
 
 
 def _jobs(path: Path) -> Iterator[Job]:
@@ -91,11 +99,11 @@ def _jobs(path: Path) -> Iterator[Job]:
     for row in read_rows(path):
         if row.problem or not isinstance(row.value, dict):
             raise DataError(
-                f"{row.where}: expected a row {{id, program, tests}}, {row.problem or 'found ' + row.start}"
+                f"{path}: {row.where}: expected a row {{id, program, tests}}, {row.problem or 'found ' + row.start}"
             )
-        job = _job(row.value, row.where)
+        job = _job(row.value, f"{path}: {row.where}")
         if job.id in seen:
-            raise DataError(f"{row.where}: expected a new id, found {job.id!r} again; ids name verdicts")
+            raise DataError(f"{path}: {row.where}: expected a new id, found {job.id!r} again; ids name verdicts")
         seen.add(job.id)
         yield job
 
@@ -123,11 +131,18 @@ def _job(value: Mapping[str, Any], where: str) -> Job:
         program=str(value["program"]),
         tests=tuple(map(str, [tests] if isinstance(tests, str) else tests)),
         entry_point=str(value.get("entry_point") or ""),
-        stdin=value.get("stdin"),
-        expected_stdout=value.get("expected_stdout"),
+        stdin=_text_or_none(value, "stdin", where),
+        expected_stdout=_text_or_none(value, "expected_stdout", where),
         limits=limits_of(value.get("limits") or {}, where) if value.get("limits") else Limits(),
         language=language,
     )
+
+
+def _text_or_none(value: Mapping[str, Any], name: str, where: str) -> str | None:
+    found = value.get(name)
+    if found is not None and not isinstance(found, str):
+        raise DataError(f"{where}: expected text for {name!r}, found {type(found).__name__} {str(found)[:40]}")
+    return found
 
 
 def _identity(job: Job) -> str:
@@ -145,15 +160,39 @@ def _identity(job: Job) -> str:
     )[:16]
 
 
-def _verdicts(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the verdicts already written, by id; a last line cut by a kill is dropped."""
-    found: dict[str, dict[str, Any]] = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+def _keep_known(path: Path, wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return id -> verdict of the rows already written for the programs wanted; all other rows go (a last line cut by a
+    kill, changed or removed programs, missing toolchains, which may be there now)."""
+    known: dict[str, str] = {}
+    if not path.is_file():
+        return known
+    fresh = path.with_name(path.name + ".part")
+    dropped = 0
+    with path.open(encoding="utf-8", errors="replace") as old, fresh.open("w", encoding="utf-8") as new:
+        for line in old:
             try:
                 row = json.loads(line)
-            except ValueError:
+                name, verdict = str(row["id"]), str(row["verdict"])
+                current = row.get("digest") == wanted.get(name, "") and name not in known and verdict != "not_measured"
+            except (ValueError, KeyError, TypeError, AttributeError):
+                current = False
+            if not current:
+                dropped += 1
                 continue
-            if isinstance(row, dict) and "id" in row:
-                found[str(row["id"])] = row
-    return found
+            known[name] = verdict
+            new.write(line if line.endswith("\n") else line + "\n")
+    if dropped:
+        fresh.replace(path)
+    else:
+        fresh.unlink()
+        _end_line(path)
+    return known
+
+
+def _end_line(path: Path) -> None:
+    """End the last line of a file that a kill cut just before its line break."""
+    with path.open("rb+") as handle:
+        if handle.seek(0, 2):
+            handle.seek(-1, 2)
+            if handle.read(1) != b"\n":
+                handle.write(b"\n")

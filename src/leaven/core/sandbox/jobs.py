@@ -49,7 +49,7 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a job ended: `status` and why (`detail`), CPU and wall seconds, the tier it ran on, the end of what it
-    printed."""
+    printed, whether it was decided in a process it shared with other programs."""
 
     id: str
     status: Status
@@ -58,3 +58,4 @@ class Result:
     wall_s: float = 0.0
     tier: str = ""
     stdout_tail: str = ""
+    shared: bool = False

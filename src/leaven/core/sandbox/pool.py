@@ -13,8 +13,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from leaven.core.sandbox import toolchains
+from leaven.core.sandbox.cache import VerdictCache
 from leaven.core.sandbox.jobs import Job, Result
 from leaven.core.sandbox.tiers import start_worker
 from leaven.core.sandbox.worker import Outcome, Worker, WorkerLost
@@ -69,6 +71,7 @@ def execute(
     strict: bool = True,
     allow_unsafe: bool = False,
     share: int = SHARED,
+    cache: Path | str | None = None,
     stop: Callable[[], bool] = _never,
     progress: Callable[..., None] = _silent,
 ) -> Iterator[Result]:
@@ -81,6 +84,8 @@ def execute(
         strict: expected values stay outside the program's process; off, tests run next to the program.
         allow_unsafe: at tier D also run programs the allow-list cannot prove harmless.
         share: how many allow-listed programs share a child; 1 gives every program its own.
+        cache: file of verdicts kept by content (made when missing): what it knows is not run, equal jobs run once, and an
+            interrupted run goes on where it stopped.
         stop: polled; turning true raises Interrupted after ending all children.
         progress: called as (done, total or 0, note).
 
@@ -92,23 +97,67 @@ def execute(
     total = len(jobs) if hasattr(jobs, "__len__") else 0
     source, given, taken = iter(jobs), 0, 0
     pool, exhausted = _Pool(start_worker(tier), workers or cores, strict, allow_unsafe, share), False
+    known = None
     try:
+        known = _Known(pool, VerdictCache(cache, pool.tier, strict)) if cache is not None else None
+        front = known or pool
         while True:
             while not exhausted and given - taken < _WINDOW:
                 job = next(source, None)
                 if job is None:
                     exhausted = True
                     break
-                pool.put(given, _checked(job))
+                front.put(given, _checked(job))
                 given += 1
             if taken == given:
                 return
-            result = pool.take(taken, stop)
+            result = front.take(taken, stop)
             taken += 1
             progress(taken, total)
             yield result
     finally:
         pool.close()
+        if known is not None:
+            known.cache.close()
+
+
+class _Known:
+    """A pool with a verdict cache before it; used by one thread."""
+
+    def __init__(self, pool: _Pool, cache: VerdictCache) -> None:
+        self.pool, self.cache = pool, cache
+        self._found: dict[int, Result] = {}
+        self._keys: dict[int, bytes] = {}  # jobs under way
+        self._same: dict[int, Job] = {}  # jobs equal to one under way, which comes first
+        self._waiting: dict[bytes, int] = {}  # how many of those there are
+        self._last: dict[bytes, Result] = {}  # what they wait for
+
+    def put(self, index: int, job: Job) -> None:
+        """Take the result from the cache, or run the job, once for all equal ones."""
+        key = self.cache.key_of(job)
+        if key in self._waiting:
+            self._same[index], self._keys[index] = job, key
+            self._waiting[key] += 1
+        elif (found := self.cache.find(key, job)) is not None:
+            self._found[index] = found
+        else:
+            self._keys[index], self._waiting[key] = key, 0
+            self.pool.put(index, job)
+
+    def take(self, index: int, stop: Callable[[], bool]) -> Result:
+        """Return the result of job `index`, waiting for it."""
+        if index in self._found:
+            return self._found.pop(index)
+        key = self._keys.pop(index)
+        if index in self._same:
+            result = dataclasses.replace(self._last[key], id=self._same.pop(index).id)
+            self._waiting[key] -= 1
+        else:
+            result = self._last[key] = self.pool.take(index, stop)
+            self.cache.keep(key, result)
+        if not self._waiting[key]:
+            del self._waiting[key], self._last[key]
+        return result
 
 
 class _Pool:
@@ -320,7 +369,8 @@ class _Pool:
             status, detail = verdict(job, outcome, entry.mode)
         if entry.beside:
             detail = f"checked in the program's own process. {detail}".strip()
-        return Result(job.id, status, detail, outcome.cpu_s, outcome.wall_s, self.tier, outcome.printed[-2000:])
+        shared = entry.mode == "shared"
+        return Result(job.id, status, detail, outcome.cpu_s, outcome.wall_s, self.tier, outcome.printed[-2000:], shared)
 
 
 def _checked(job: Job) -> Job:
