@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leaven.core.step import StepContext
-from leaven.core.tables import INFLUENCE, LENGTHS, ORDER, REWEIGHED, read_table, write_examples, write_table
+from leaven.core.tables import INFLUENCE, LEFT_OUT, LENGTHS, ORDER, REWEIGHED, read_table, write_examples, write_table
 from leaven.core.types import Example
 from leaven.data.build import build_order
-from leaven.data.reweigh import check_reweigh
+from leaven.data.reweigh import check_intervention
 from leaven.data.reweigh.targets import by_shares, flip, tilt, whole
 from leaven.errors import DataError, StudyError
-from leaven.spec.data import Budget, Reweigh, Stage
+from leaven.spec.data import Budget, LeaveOut, Reweigh, Stage
 
 SETTINGS: dict[str, Any] = {
     "by": "difficulty", "how": "flip", "mode": "reweight", "match": ["source"], "control": "none", "sources": None, "range": None,
@@ -72,6 +72,8 @@ class Built:
         self.report = json.loads((folder / "report.json").read_text())
         path = folder / "reweighed.parquet"
         self.changes = read_table(path, REWEIGHED) if path.is_file() else pl.DataFrame(schema=REWEIGHED)
+        gone = folder / "left_out.parquet"
+        self.left_out = read_table(gone, LEFT_OUT) if gone.is_file() else pl.DataFrame(schema=LEFT_OUT)
         self.levels = [level_of(s, int(e.split("-")[1])) for s, e in self.table.select("source", "example").iter_rows()]
 
     def histogram(self, source: str) -> dict[int, int]:
@@ -270,20 +272,39 @@ def test_the_pool_serves_when_the_source_has_run_out(build: Any) -> None:
         build({"mode": "replace", "sources": ["math"]})
 
 
-def test_lengths_that_cannot_be_matched_are_refused(build: Any, inputs: dict[str, Path], tmp_path: Path) -> None:
+def sized(inputs: dict[str, Path], folder: Path, easy: tuple[int, int], hard: tuple[int, int]) -> Path:
+    """Write the tokens of "math" anew, with lengths drawn from one range for difficulties 1-3 and from another for 4 and 5."""
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    n = [int(random.integers(*(hard if (level_of("math", i) or 0) >= 4 else easy), endpoint=True)) for i in range(SIZES["math"])]
+    lengths = pl.Series("n_tokens", n, dtype=pl.Int32)
+    for name, dtype in (("ids", np.int32), ("learn", np.float32), ("kind", np.int8)):
+        np.save(folder / f"{name}.npy", np.ones(sum(n), dtype=dtype))
     frame = pl.read_parquet(inputs["math|auto"] / "lengths.parquet")
-    hard = pl.Series([(level_of("math", i) or 0) >= 4 for i in range(SIZES["math"])])
-    other = tmp_path / "long"
-    other.mkdir()
-    for name in ("ids", "learn", "kind"):
-        np.save(other / f"{name}.npy", np.load(inputs["math|auto"] / f"{name}.npy").repeat(2))
-    sized = frame.with_columns(n_tokens=pl.when(hard).then(60).otherwise(12).cast(pl.Int32))
-    total = 2 * int(frame["n_tokens"].sum()) - int(sized["n_tokens"].sum())  # the last row takes the rest of the arrays
-    last = pl.int_range(pl.len()) == pl.len() - 1
-    sized = sized.with_columns(pl.when(last).then(pl.col("n_tokens") + total).otherwise(pl.col("n_tokens")).alias("n_tokens"))
-    sized.with_columns(offset=pl.col("n_tokens").cum_sum() - pl.col("n_tokens")).write_parquet(other / "lengths.parquet")
+    frame = frame.with_columns(lengths, n_learned_tokens=lengths - 4, offset=lengths.cast(pl.Int64).cum_sum() - lengths)
+    frame.write_parquet(folder / "lengths.parquet")
+    return folder
+
+
+def test_tokens_are_kept_where_hard_examples_are_longer_and_the_control_changes_the_same_slots(
+    build: Any, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    other = {"math|auto": sized(inputs, tmp_path / "sized", (10, 55), (20, 60))}
+    plain, free = (build(r, other, max_tokens=None) for r in (None, {"mode": "resample", "sources": ["math"]}))
+    settings = {"mode": "resample", "sources": ["math"], "match": ["source", "tokens"]}
+    flipped, control = (build({**settings, **more}, other, max_tokens=None) for more in ({}, {"control": "random_swap"}))
+    totals = [b.table["n_tokens"].sum() for b in (plain, free, flipped, control)]
+    assert totals[1] > 1.05 * totals[0] and all(abs(t - totals[0]) <= 0.01 * totals[0] for t in totals[2:])
+    assert list(flipped.histogram("math").values()) == list(reversed(plain.histogram("math").values()))
+    assert control.levels == plain.levels and flipped.report["reweigh"]["cells"]["math"]["exchanged_for_length"] > 0
+    gone = [b.table["example"] != plain.table["example"] for b in (flipped, control)]
+    assert gone[0].equals(gone[1])
+
+
+def test_lengths_that_cannot_be_matched_are_refused(build: Any, inputs: dict[str, Path], tmp_path: Path) -> None:
+    other = {"math|auto": sized(inputs, tmp_path / "sized", (12, 12), (60, 60))}
     with pytest.raises(DataError, match=r"cannot be kept within 1%: [\d,]+ before, [\d,]+ after \(\+\d"):
-        build({"mode": "resample", "match": ["source", "tokens"]}, {"math|auto": other}, max_tokens=None)
+        build({"mode": "resample", "match": ["source", "tokens"]}, other, max_tokens=None)
 
 
 def test_packs_follow_the_new_lengths(build: Any) -> None:
@@ -347,6 +368,59 @@ def test_an_influence_table_must_cover_every_example(build: Any, table: Path) ->
         build({**settings, "method": "ekfak"}, {"influence": table})
 
 
+# ---- left out ---------------------------------------------------------------------------------------------------------
+
+LEAVE: dict[str, Any] = {"groups": [], "by": "difficulty", "count": None, "end": "helpful", "method": "", "query": "", "sources": ["math"],
+                         "control": "none"}  # fmt: skip
+
+
+def test_a_group_that_is_left_out_is_not_drawn_and_the_others_keep_their_order(build: Any) -> None:
+    plain, without = build(), build(leave_out={**LEAVE, "groups": ["4", "5"]})
+    assert set(without.histogram("math")) == {1, 2, 3} and without.histogram("code") == plain.histogram("code")
+    stay = {f"math-{i}" for i in range(SIZES["math"]) if level_of("math", i) not in (4, 5)}
+    names = [[e for e in b.table["example"] if e in stay] for b in (plain, without)]
+    assert names[1][: len(names[0])] == names[0] and len(names[1]) > len(names[0])
+    control = build(leave_out={**LEAVE, "groups": ["4", "5"], "control": "random"})
+    assert control.left_out.height == without.left_out.height and set(control.histogram("math")) == {1, 2, 3, 4, 5}
+    assert not set(control.table["example"]) & set(control.left_out["example"])
+
+
+def test_the_most_helpful_and_the_most_harmful_examples_go(build: Any, table: Path) -> None:
+    settings = {**LEAVE, "count": 60}
+    helpful, harmful = (build(extra={"influence": table}, leave_out={**settings, "end": end}) for end in ("helpful", "harmful"))
+    assert helpful.left_out.height == 60 and helpful.left_out["score"].min() >= 0.4 and 5 not in helpful.histogram("math")
+    assert harmful.left_out["score"].max() <= 0.1 and 5 in harmful.histogram("math")
+
+
+def test_examples_can_be_left_out_by_name(build: Any, tmp_path: Path) -> None:
+    gone = build().table.filter(pl.col("source") == "math")["example"][0]
+    (tmp_path / "ids.jsonl").write_text(json.dumps({"source": "math", "id": gone}))
+    assert gone not in build(extra={"left_out": tmp_path / "ids.jsonl"}, leave_out=LEAVE).table["example"]
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"id": "code-1"}))
+    for settings, extra, message in (
+        (LEAVE, {"left_out": tmp_path / "bad.jsonl"}, "line 1: expected {source, id} of an example of math"),
+        ({**LEAVE, "groups": ["7"]}, {}, "found no example of 7. Known: 1, 2, 3, 4, 5"),
+        ({**LEAVE, "groups": ["f0", "f1", "f2"], "by": "family"}, {}, "found that all 400 go"),
+    ):
+        with pytest.raises(DataError, match=message):
+            build(extra=extra, leave_out=settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "exactly one of groups, influence and ids, found none"),
+        ({"groups": ("1",), "ids": "x"}, "found groups, ids"),
+        ({"influence": "x"}, "count: expected a number beside `influence`"),
+        ({"groups": ("1",), "sources": ("mth",)}, "Did you mean 'math'"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused(fields: dict[str, Any], message: str) -> None:
+    stage = Stage(mixture={"math": 1, "code": 1}, budget=Budget(steps=1), leave_out=LeaveOut(**fields))
+    with pytest.raises(StudyError, match=message):
+        check_intervention(stage, "leave_out", "study.yaml:3 data.stages.sft.leave_out")
+
+
 # ---- what does not fit ------------------------------------------------------------------------------------------------
 
 
@@ -370,14 +444,14 @@ def test_an_influence_table_must_cover_every_example(build: Any, table: Path) ->
 def test_settings_that_do_not_fit_are_refused(reweigh: dict[str, Any], message: str) -> None:
     stage = Stage(mixture={"math": 1, "code": 1}, budget=Budget(steps=1), reweigh=Reweigh(**reweigh))
     with pytest.raises(StudyError, match=message) as caught:
-        check_reweigh(stage, "study.yaml:9 data.stages.sft.reweigh")
+        check_intervention(stage, "reweigh", "study.yaml:9 data.stages.sft.reweigh")
     assert "study.yaml:9" in str(caught.value)
 
 
 def test_a_stage_that_extends_another_cannot_be_reweighed() -> None:
     stage = Stage(mixture={"math": 1}, budget=Budget(steps=1), extends="plain", reweigh=Reweigh())
     with pytest.raises(StudyError, match="leave `extends` or `reweigh` out"):
-        check_reweigh(stage, "x")
+        check_intervention(stage, "reweigh", "x")
 
 
 def test_sources_without_labels_are_named(build: Any, inputs: dict[str, Path], tmp_path: Path) -> None:

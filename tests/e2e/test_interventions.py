@@ -51,6 +51,8 @@ conditions:
         sft: {reweigh: {mode: replace, match: [], pool: hard, sources: [lists], how: target, target: {"1": 0, "2": 0, "3": 1}}}
   tilted: {data: {stages: {sft: {reweigh: {by: example, how: influence, influence: influence, sources: [sums]}}}}}
   cut: {data: {stages: {sft: {perturb: [exploration]}}}}
+  without: {data: {stages: {sft: {leave_out: {groups: ["5"], sources: [sums]}}}}}
+  topless: {data: {stages: {sft: {leave_out: {influence: influence, count: 20, sources: [sums]}}}}}
 tokenizer: {kind: word, vocab_size: 512}
 model: {kind: tiny, width: 16, layers: 1, heads: 2, max_tokens: 128}
 train: {lr: 5.0e-3}
@@ -157,6 +159,13 @@ def test_exploration_is_cut_off_and_slots_pair(study: Path) -> None:
     assert all(t.endswith(".\n") and "check" not in t for t in thoughts)
 
 
+def test_groups_and_helpful_examples_are_left_out(study: Path) -> None:
+    assert set(levels(study, order(study, "without"), "sums")) == {1}
+    gone = pl.read_parquet(study / "topless/seed-0/order-sft/left_out.parquet")
+    assert gone["score"].to_list() == [0.1] * 20
+    assert not set(gone["example"]) & set(order(study, "topless").filter(pl.col("source") == "sums")["example"])
+
+
 def plan(folder: Path, old: str, new: str) -> Any:
     assert old in STUDY
     (folder / "study.yaml").write_text(STUDY.replace(old, new), encoding="utf-8")
@@ -182,7 +191,7 @@ def test_mistakes_are_named_with_their_line_before_anything_runs(tmp_path: Path,
 def test_conditions_share_everything_up_to_their_order(tmp_path: Path) -> None:
     nodes = plan(tmp_path, "leaven: 1", "leaven: 1").nodes
     functions = Counter(n.function for n in nodes)
-    assert functions["leaven.data.labels.attach:attach"] == 2 and functions["leaven.data.build:build_order"] == 16
+    assert functions["leaven.data.labels.attach:attach"] == 2 and functions["leaven.data.build:build_order"] == 20
 
 
 # ---- a teacher's grades ----------------------------------------------------------------------------------------------

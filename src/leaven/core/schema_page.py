@@ -35,6 +35,7 @@ PLACES: dict[str, str] = {
     "PERTURBED": "`perturbed.parquet` of every perturbed source (`data/SOURCE/PERTURBATIONS`)",
     "LABELS": "`labels.parquet` of every labelled source (`data/SOURCE+label`)",
     "REWEIGHED": "`reweighed.parquet` of every stage with `reweigh` (`CONDITION/seed-N/order-STAGE`)",
+    "LEFT_OUT": "`left_out.parquet` of every stage with `leave_out` (`CONDITION/seed-N/order-STAGE`)",
     "FUNNEL": "`funnel.parquet` of every synthesis (`leaven synthesize`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }

@@ -255,6 +255,9 @@ REWEIGHED: Schema = {
 weights, their learned tokens, and those times the weights; `target` is what the intervention asks for (slots; weight; or tokens times
 weight), and `changed` counts the slots of the group that gave way or changed weight (the control has the same targets, and misses them)."""
 
+LEFT_OUT: Schema = {"source": pl.String, "example": pl.String, "score": pl.Float64}
+"""One row per example that a stage leaves out of its sources; `score` is its influence, where that chose it."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 

@@ -22,10 +22,10 @@ import polars as pl
 
 from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
-from leaven.core.tables import ORDER, REALISED, REWEIGHED, read_table, write_table
+from leaven.core.tables import LEFT_OUT, ORDER, REALISED, REWEIGHED, read_table, write_table
 from leaven.data.mixture import Draws
 from leaven.data.order_tables import check_realised, order_lines, realised_mixture, report_counts, weighted
-from leaven.data.reweigh import Reweighing, load_reweighing
+from leaven.data.reweigh import Reweighing, choose_left_out, load_reweighing
 from leaven.data.rows import allowed, make_rows
 from leaven.data.schedules import Weights
 from leaven.data.tokenise import TokenTable, load_tokens
@@ -53,11 +53,13 @@ def build_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
 
     `spec`: stage, seed, mixture {source: weight}, formats {source: format}, budget {one of BUDGETS: value}, and
     optionally unit, schedule {kind, options}, batch (rows per step) or batch_tokens, max_tokens, truncate, pack,
-    repeat, only, exclude (ids, or source -> ids), reweigh (the fields of spec.data.Reweigh; writes reweighed.parquet).
+    repeat, only, exclude (ids, or source -> ids), leave_out (the fields of spec.data.LeaveOut, in place of exclude; writes
+    left_out.parquet), reweigh (the fields of spec.data.Reweigh; writes reweighed.parquet).
     `inputs`: "<source>|<format>" -> tokenise folder for each source; optional "weights" (weights.parquet: [source,]
     example, weight), "plugin:..." (Python files that register schedules), "extends" (an order artifact that must come
     out as the beginning of this one), "tokens_of" (an order artifact whose total trained tokens are the budget when
-    budget is {"tokens_of": ...}); with reweigh "examples:<source>" (examples.parquet) for each source and "influence".
+    budget is {"tokens_of": ...}); with leave_out or reweigh "examples:<source>" (examples.parquet) for each source, and
+    "left_out" and "influence" (files).
 
     Raises:
         StudyError: a value of the spec is unknown or does not fit.
@@ -77,7 +79,12 @@ def build_order(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, 
     if "tokens_of" in budget:
         other = read_table(Path(inputs["tokens_of"]) / "order.parquet", ORDER)
         budget = {"tokens": int(other.filter(pl.col("weight") > 0)["n_tokens"].sum())}
-    order = compile_order({**spec, "budget": budget}, tables, weights, ctx, load_reweighing(spec, inputs))
+    spec = {**spec, "budget": budget}
+    if spec.get("leave_out"):
+        left_out = choose_left_out(spec, inputs)
+        write_table(out / "left_out.parquet", left_out, LEFT_OUT)
+        spec["exclude"] = {source: left_out.filter(source=source)["example"].to_list() for source in spec["mixture"]}
+    order = compile_order(spec, tables, weights, ctx, load_reweighing(spec, inputs))
     if "extends" in inputs:
         _check_prefix(order.table, read_table(Path(inputs["extends"]) / "order.parquet", ORDER), str(inputs["extends"]))
     write_table(out / "order.parquet", order.table, ORDER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from leaven.data.formats import FORMATS
 from leaven.data.labels.settings import check_label
 from leaven.data.perturb import check_operations
-from leaven.data.reweigh import check_reweigh
+from leaven.data.reweigh import SECTIONS, check_intervention
 from leaven.data.schedules import SCHEDULES
 from leaven.data.sources.world.build import FAMILIES
 from leaven.errors import StudyError, did_you_mean
@@ -43,8 +43,9 @@ def check_names(loaded: LoadedStudy) -> None:
             must(f"{prefix}.schedule.kind", stage.schedule.kind, SCHEDULES.names(), "schedule")
             at = f"{prefix}.perturb" if f"{prefix}.perturb" in loaded.lines else f"data.stages.{name}.perturb"
             check_operations(stage.perturb, loaded.where(at))
-            at = f"{prefix}.reweigh" if f"{prefix}.reweigh" in loaded.lines else f"data.stages.{name}.reweigh"
-            check_reweigh(stage, loaded.where(at))
+            for section in SECTIONS:
+                at = f"{prefix}.{section}" if f"{prefix}.{section}" in loaded.lines else f"data.stages.{name}.{section}"
+                check_intervention(stage, section, loaded.where(at))
         for name, source in cell.data.sources.items():
             own = f"conditions.{cell.condition}.data.sources.{name}.label"
             check_label(source, loaded.where(own if own in loaded.lines else f"data.sources.{name}.label"))

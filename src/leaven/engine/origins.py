@@ -182,15 +182,24 @@ class Origins:
             identity, "leaven.data.labels.attach:attach", {"source": name, "limit": source.limit, **spec}, inputs, (identity,)
         )
 
-    def reweighing(self, stage: Stage, name: str, cell: Cell) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
-        """Return what a stage's `reweigh` adds to the spec and the inputs of its order; nothing without one."""
-        if stage.reweigh is None:
+    def interventions(self, stage: Stage, name: str, cell: Cell) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
+        """Return what a stage's `leave_out` and `reweigh` add to the spec and the inputs of its order; nothing without them."""
+        asked = {k: v for k in ("leave_out", "reweigh") if (v := getattr(stage, k)) is not None}
+        if not asked:
             return {}, {}
         inputs: dict[str, str | FileInput] = {f"examples:{s}": self.trained(stage, s, cell) for s in stage.mixture}
-        if stage.reweigh.influence is not None:
-            path = named_path(self.folder, stage.reweigh.influence, "data", self.study.runtime.paths.data)
-            inputs["influence"] = self.file_input(path, f"data.stages.{name}.reweigh.influence")
-        return {"reweigh": {k: v for k, v in plain(stage.reweigh).items() if k != "influence"}}, inputs
+        spec: dict[str, Any] = {}
+        files = {("leave_out", "influence"): "influence", ("leave_out", "ids"): "left_out", ("reweigh", "influence"): "influence"}
+        for section, value in asked.items():
+            spec[section] = {k: v for k, v in plain(value).items() if (section, k) not in files}
+            for given in (k for s, k in files if s == section and getattr(value, k) is not None):
+                path = named_path(self.folder, getattr(value, given), "data", self.study.runtime.paths.data)
+                item = self.file_input(path, f"data.stages.{name}.{section}.{given}")
+                if inputs.setdefault(files[section, given], item) != item:
+                    raise StudyError(
+                        f"{self.loaded.where(f'data.stages.{name}')}: expected one influence table for leave_out and reweigh, found two"
+                    )
+        return spec, inputs
 
     def trained(self, stage: Stage, name: str, cell: Cell) -> str:
         """Return the node of a source as a stage trains on it: after the stage's perturbations."""

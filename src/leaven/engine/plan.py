@@ -216,7 +216,7 @@ class _Builder:
                 identity, "leaven.data.tokenise:tokenise", {"source": source, "format": form}, inputs, (identity,)
             )
         budget = {k: v for k, v in plain(stage.budget).items() if v is not None}
-        reweigh, labelled = self.origins.reweighing(stage, name, cell)
+        changed, labelled = self.origins.interventions(stage, name, cell)
         inputs = {**tokens, **labelled, **self.origins.plugins}
         if stage.extends is not None:
             inputs["extends"] = self._earlier(stage.extends, cell, seed).orders[name]
@@ -236,7 +236,7 @@ class _Builder:
             "truncate": stage.truncate,
             "pack": stage.pack,
             "repeat": stage.repeat,
-            **reweigh,
+            **changed,
         }
         return self.origins.add(
             f"{base}/order-{name}", "leaven.data.build:build_order", spec, inputs, (f"{base}/order-{name}",)

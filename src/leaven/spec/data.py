@@ -162,6 +162,33 @@ class Reweigh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveOut:
+    """Examples that a stage does not draw (data/reweigh/leave_out.py): exactly one of `groups`, `influence` and `ids` names them."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    groups: tuple[str, ...] = ()
+    """Values of `by` whose examples go."""
+    by: Literal["difficulty", "domain", "family", "source"] = "difficulty"
+    """What groups are."""
+    influence: str | None = None
+    """influence.parquet of `leaven attribute`, or its folder; the `count` examples at one end of it go."""
+    count: int | None = None
+    """How many."""
+    end: Literal["helpful", "harmful"] = "helpful"
+    """Which end."""
+    method: str = ""
+    """Whose scores; empty means the curvature method's."""
+    query: str = ""
+    """Scores for which query; empty means the mean over all."""
+    ids: str | None = None
+    """A file of rows {source, id}."""
+    sources: tuple[str, ...] | None = None
+    """Which sources of the mixture lose examples; null means all."""
+    control: Literal["none", "random"] = "none"
+    """random: as many examples of each source go, drawn at random."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """How much is trained in a stage; exactly one field is set."""
 
@@ -207,6 +234,8 @@ class Stage:
     """Whether several examples share a row (attention is reset between them)."""
     repeat: Literal["error", "repeat"] = "error"
     """What happens when a source runs out."""
+    leave_out: LeaveOut | None = None
+    """Examples that are not drawn, by group, by influence or by name."""
     reweigh: Reweigh | None = None
     """What changes in the finished order: weights or examples by difficulty, domain or influence."""
     extends: str | None = None

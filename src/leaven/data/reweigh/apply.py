@@ -27,7 +27,8 @@ from leaven.core.rng import rng
 from leaven.core.tables import EXAMPLES, REWEIGHED, read_table
 from leaven.data.packing import pack_steps
 from leaven.data.reweigh.influence import Scores, read_scores
-from leaven.data.reweigh.slots import Candidates, Row, Slot, arriving, check_matched, fill, leaving
+from leaven.data.reweigh.matching import check_matched, fill_matched
+from leaven.data.reweigh.slots import Candidates, Row, Slot, arriving, fill, leaving
 from leaven.data.reweigh.targets import Group, by_shares, flip, tilt, whole
 from leaven.data.rows import Rows
 from leaven.errors import DataError
@@ -211,21 +212,34 @@ class _Work:
 
     def _swap(self, cell: str, slots: Sequence[Slot], targets: Mapping[Group, float], *, tokens: bool) -> Counter[Group]:
         """Put other rows into slots; return how many of each group gave way."""
-        seed, stage, control = self.asked.seed, self.asked.stage, self.settings["control"] == "random_swap"
+        seed, stage = self.asked.seed, self.asked.stage
         wanted = whole(targets, len(slots))
         gone = leaving(slots, wanted, seed, stage, cell)
-        coming = [s.group for s in gone] if control else arriving(slots, wanted, gone, seed, stage, cell)
-        candidates = self._candidates(cell, slots)
-        total = self._tokens(slots)
-        rows = fill(gone, coming, candidates, seed, stage, cell, "control" if control else "treatment", match_tokens=tokens)
-        for slot, row in zip(gone, rows, strict=True):
-            self._put(slot.line, row)
+        coming = arriving(slots, wanted, gone, seed, stage, cell)
+        candidates, total = self._candidates(cell, slots), self._tokens(slots)
+        arm: tuple[str, ...] = (stage, cell, "treatment")
+        exchanged: dict[int, Row] = {}
+        given_up = {s.line for s in gone}
+        if tokens:
+            staying = [s for s in slots if s.line not in given_up]
+            rows, exchanged = fill_matched(gone, coming, staying, candidates, seed, *arm)
+        if self.settings["control"] == "random_swap":  # every slot that the intervention changes gets another example of its own group
+            gone = [s for s in slots if s.line in exchanged or s.line in given_up]
+            own, arm = [s.group for s in gone], (stage, cell, "control")
+            rows = fill_matched(gone, own, [], candidates, seed, *arm)[0] if tokens else fill(gone, own, candidates, seed, *arm)
+            exchanged = {}
+        elif not tokens:
+            rows = fill(gone, coming, candidates, seed, *arm)
+        for line, row in (*((s.line, r) for s, r in zip(gone, rows, strict=True)), *exchanged.items()):
+            self._put(line, row)
         if tokens:
             check_matched(total, self._tokens(slots), f"stage {stage!r}, {cell}")
-        from_pool = sum(source == self.settings["pool"] for source, _ in rows)
-        self.facts[cell] = {"tokens_before": total, "tokens_after": self._tokens(slots), "changed": len(gone), "from_pool": from_pool,
-                            "distinct_examples": len({self.row_of[s.line] for s in slots})}  # fmt: skip
-        return Counter(slot.group for slot in gone)
+        changed = [s for s in slots if self.row_of[s.line] != s.row]
+        from_pool = sum(self.row_of[s.line][0] == self.settings["pool"] for s in slots)
+        distinct = len({self.row_of[s.line] for s in slots})
+        self.facts[cell] = {"tokens_before": total, "tokens_after": self._tokens(slots), "changed": len(changed), "from_pool": from_pool,
+                            "exchanged_for_length": len(exchanged), "distinct_examples": distinct}  # fmt: skip
+        return Counter(slot.group for slot in changed)
 
     def _tokens(self, slots: Sequence[Slot]) -> int:
         return sum(self.columns["n_tokens"][s.line] for s in slots)
@@ -237,7 +251,7 @@ class _Work:
         matched = "source" in self.settings["match"]
         own: dict[Group, list[Row]] = {}
         reserve: dict[Group, list[Row]] = {}
-        tokens: dict[Row, int] = {}
+        tokens: dict[Row, int] = {s.row: s.tokens for s in slots}
         for source in sorted({*sources, *((pool,) if pool else ())}):
             for number, kept in enumerate(self.rows[source].kept.tolist()):
                 row = (source, number)

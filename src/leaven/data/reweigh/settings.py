@@ -1,4 +1,4 @@
-"""The `reweigh` section of a stage -> refusal of what does not fit together, before anything runs.
+"""The `leave_out` and `reweigh` sections of a stage -> refusal of what does not fit together, before anything runs.
 
 Not covered: what only the data can tell (no example of a difficulty, no score of an example): apply.py and its parts say that.
 """
@@ -8,21 +8,48 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from leaven.errors import StudyError, did_you_mean
-from leaven.spec.data import Reweigh, Stage
+from leaven.spec.data import LeaveOut, Reweigh, Stage
+
+SECTIONS = ("leave_out", "reweigh")
 
 
-def check_reweigh(stage: Stage, where: str) -> None:
-    """Raise StudyError with every way in which a stage's `reweigh` does not fit itself or its stage.
+def check_intervention(stage: Stage, section: str, where: str) -> None:
+    """Raise StudyError with every way in which a stage's `leave_out` or `reweigh` does not fit itself or its stage.
 
     Args:
-        stage: with or without a `reweigh` section.
+        stage: with or without that section.
+        section: one of SECTIONS.
         where: its place in the study file.
     """
-    if stage.reweigh is None:
-        return
-    problems = [*_fits_itself(stage.reweigh), *_fits_stage(stage.reweigh, stage)]
+    problems: list[str] = []
+    if section == "leave_out" and stage.leave_out is not None:
+        problems = [f"{where}{p}" for p in _leave_out(stage.leave_out, stage)]
+    elif section == "reweigh" and stage.reweigh is not None:
+        problems = [f"{where}.{p}" for p in (*_fits_itself(stage.reweigh), *_fits_stage(stage.reweigh, stage))]
     if problems:
-        raise StudyError("\n".join(f"{where}.{p}" for p in problems))
+        raise StudyError("\n".join(problems))
+
+
+def _leave_out(asked: LeaveOut, stage: Stage) -> Iterator[str]:
+    named = [n for n in ("groups", "influence", "ids") if getattr(asked, n)]
+    if len(named) != 1:
+        yield f": expected exactly one of groups, influence and ids, found {', '.join(named) or 'none'}"
+    if (asked.count is None) != (asked.influence is None):
+        yield f".count: expected a number beside `influence` and nowhere else, found {asked.count}"
+    if asked.count is not None and asked.count < 1:
+        yield f".count: expected at least 1, found {asked.count}"
+    yield from (f".{p}" for p in _known_sources(asked.sources, stage))
+    if stage.extends is not None:
+        yield f": a stage that goes on where {stage.extends!r} stopped keeps that order; leave `extends` or `leave_out` out"
+
+
+def _known_sources(sources: tuple[str, ...] | None, stage: Stage) -> Iterator[str]:
+    known = list(stage.mixture)
+    for name in sources or ():
+        if name not in known:
+            yield f"sources: {name!r} is not in the mixture.{did_you_mean(name, known)} Known: {', '.join(known)}"
+    if sources is not None and not sources:
+        yield "sources: expected at least one source (or leave the line out), found none"
 
 
 def _fits_itself(reweigh: Reweigh) -> Iterator[str]:
@@ -50,11 +77,7 @@ def _fits_itself(reweigh: Reweigh) -> Iterator[str]:
 
 def _fits_stage(reweigh: Reweigh, stage: Stage) -> Iterator[str]:
     known = list(stage.mixture)
-    for name in reweigh.sources or ():
-        if name not in known:
-            yield f"sources: {name!r} is not in the mixture.{did_you_mean(name, known)} Known: {', '.join(known)}"
-    if reweigh.sources is not None and not reweigh.sources:
-        yield "sources: expected at least one source (or leave the line out), found none"
+    yield from _known_sources(reweigh.sources, stage)
     if reweigh.pool is not None:
         if reweigh.mode != "replace":
             yield f"pool: new examples come in with mode: replace, found mode: {reweigh.mode}"
