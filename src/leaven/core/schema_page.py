@@ -36,6 +36,8 @@ PLACES: dict[str, str] = {
     "LABELS": "`labels.parquet` of every labelled source (`data/SOURCE+label`)",
     "REWEIGHED": "`reweighed.parquet` of every stage with `reweigh` (`CONDITION/seed-N/order-STAGE`)",
     "LEFT_OUT": "`left_out.parquet` of every stage with `leave_out` (`CONDITION/seed-N/order-STAGE`)",
+    "RETRAINED": "`retrained.parquet` of every retraining (`CONDITION/seed-N/retrained-NAME`)",
+    "SUBSETS": "`subsets.parquet` beside it",
     "FUNNEL": "`funnel.parquet` of every synthesis (`leaven synthesize`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }

@@ -258,6 +258,21 @@ weight), and `changed` counts the slots of the group that gave way or changed we
 LEFT_OUT: Schema = {"source": pl.String, "example": pl.String, "score": pl.Float64}
 """One row per example that a stage leaves out of its sources; `score` is its influence, where that chose it."""
 
+RETRAINED: Schema = {
+    "copy": pl.Int32,
+    "seed": pl.Int32,
+    "step": pl.Int32,
+    "query": pl.String,
+    "value": pl.Float64,
+    "n_left_out": pl.Int32,
+}
+"""One row per retrained copy, measuring point and query: `value` is the query's mean log-likelihood in nats after `step` optimiser steps;
+copy 0 has nothing left out."""
+
+SUBSETS: Schema = {"copy": pl.Int32, "group": pl.String, "source": pl.String, "example": pl.String}
+"""One row per example that a copy leaves out (its slots have weight 0); `group` says why: the number of a random subset, a value of a
+column, or what chose the top."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 
