@@ -78,7 +78,7 @@ def attribute(
         damping: As a multiple of each layer's mean eigenvalue.
         decompositions: How finer levels are split: position, loss; leave_out runs each text again without each segment.
         refine: Passes of the matrix-free refinement per query; 0 = plain EK-FAC.
-        baselines: Also score by these (gradient_dot, gradient_cosine, bm25, loss, length, random).
+        baselines: Also score by these names of `attribution.methods.BASELINES`.
         format: How rows become text.
         seed: Of label draws and random scores.
         dtype: Of matrix products; sums are fp32.

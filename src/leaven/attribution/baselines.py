@@ -1,9 +1,9 @@
-"""Scores that any curvature method has to beat, each [Q,N] like its own, higher = more helpful.
+"""Scores of one model that any curvature method has to beat, each [Q,N] like its own, higher = more helpful.
 
-gradient_dot <g_q, g_n> / N (identity curvature); gradient_cosine; TracIn, sum over checkpoints of learning rate x
-<g_q, g_n> (Pruthi et al. 2020); BM25 over tokens (Robertson & Zaragoza 2009; k1 1.5, b 0.75); loss; length; random.
-The last three do not look at the query. Units are the method's own: compare rankings, not values. Not covered:
-Adam-scaled and projected gradients, embeddings of another model.
+gradient_dot <g_q, g_n> / N (identity curvature); gradient_cosine; embedding, the cosine of mean last hidden states;
+BM25 over tokens (Robertson & Zaragoza 2009; k1 1.5, b 0.75); loss; length; random. The last three do not look at the
+query. Units are the method's own: compare rankings, not values. Not covered: scores along training
+(baselines_gradient.py), projected gradients (projections.py), embeddings of another model; names (methods.py).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from leaven.attribution.passes import Tracked, Vectors
-from leaven.attribution.queries import Query, query_gradients
+from leaven.attribution.queries import Query
 from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches
 from leaven.core.rng import rng
 from leaven.core.step import StepContext
 from leaven.errors import StudyError
 
 GRADIENT = ("gradient_dot", "gradient_cosine")
-PLAIN = ("bm25", "loss", "length", "random")
+PLAIN = ("embedding", "bm25", "loss", "length", "random")
 
 
 def gradient_scores(
@@ -55,23 +55,7 @@ def gradient_scores(
     return {"gradient_dot": dot / len(texts), "gradient_cosine": cosine}
 
 
-def tracin(checkpoints: Sequence[tuple[Tracked, float]], texts: Sequence[Text], queries: Sequence[Query]) -> np.ndarray:
-    """Return TracIn: the sum over (model, learning rate) of learning rate x gradient dot, [Q,N].
-
-    Raises:
-        StudyError: no checkpoint.
-    """
-    if not checkpoints:
-        raise StudyError("tracin: expected at least one checkpoint, found none; keep some while training (train.keep)")
-    return sum(
-        rate * gradient_scores(tracked, texts, query_gradients(tracked, queries))["gradient_dot"]
-        for tracked, rate in checkpoints
-    )
-
-
-def plain_scores(
-    name: str, tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], seed: int = 0
-) -> np.ndarray:
+def plain_scores(name: str, tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], seed: int = 0) -> np.ndarray:
     """Return a baseline without gradients, [Q,N].
 
     Raises:
@@ -79,6 +63,8 @@ def plain_scores(
     """
     if name == "bm25":
         return bm25(texts, queries)
+    if name == "embedding":
+        return embedding_scores(tracked, texts, queries)
     if name == "loss":
         row = text_losses(tracked, texts)
     elif name == "length":
@@ -100,6 +86,28 @@ def text_losses(tracked: Tracked, texts: Sequence[Text], batch_tokens: int = BAT
         total = nats.new_zeros(len(batch.numbers)).index_add_(0, batch.owner, nats)
         result[batch.numbers] = total.cpu().numpy()
     return result
+
+
+def embedding_scores(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    """Return the cosine of each query's mean embedding and each text's, [Q,N]; see `embeddings`."""
+    asked = np.stack([embeddings(tracked, q.texts, batch_tokens).mean(0) for q in queries])
+    found = embeddings(tracked, texts, batch_tokens)
+    scale = np.outer(np.linalg.norm(asked, axis=1), np.linalg.norm(found, axis=1))
+    return np.divide(asked @ found.T, scale, out=np.zeros((len(asked), len(found))), where=scale > 0)
+
+
+@torch.no_grad()
+def embeddings(tracked: Tracked, texts: Sequence[Text], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    """Return each text's mean last hidden state over all its tokens but those from the last target on, float64[N,D]."""
+    result = None
+    for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, device=tracked.device):
+        real = batch.place < batch.ids.numel()
+        hidden = tracked.model.hidden(batch.ids, batch.positions, batch.document, batch.place[real]).double()
+        owner = torch.arange(len(real), device=real.device)[:, None].expand_as(real)[real]
+        total = hidden.new_zeros(len(real), hidden.shape[1]).index_add_(0, owner, hidden)
+        result = np.zeros((len(texts), hidden.shape[1])) if result is None else result
+        result[batch.numbers] = (total / real.sum(1, keepdim=True)).cpu().numpy()
+    return np.zeros((0, 0)) if result is None else result
 
 
 def bm25(texts: Sequence[Text], queries: Sequence[Query], k1: float = 1.5, b: float = 0.75) -> np.ndarray:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from leaven.attribution.baselines import GRADIENT
 from leaven.attribution.coding import SMALLEST_SHARE, Coding, choose_coding
+from leaven.attribution.methods import baseline_passes
 from leaven.attribution.passes import Tracked
 from leaven.attribution.queries import Query
 from leaven.attribution.refine import Refinement
@@ -127,7 +127,7 @@ def _finer_passes(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Que
     if refining:  # each product is a forward-mode, a forward and a backward pass per query: about two gradient passes
         how = Refinement(**refining)
         more += 2 * len(queries) * (how.passes if how.solver == "krylov" else how.steps * how.batch_texts / max(1, len(texts)))
-    return more + bool(set(spec["baselines"]) & set(GRADIENT))
+    return more + baseline_passes(spec["baselines"])
 
 
 def measure_rates(tracked: Tracked, texts: Sequence[Text]) -> Rates:

@@ -13,17 +13,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from leaven.attribution.baselines import GRADIENT, gradient_scores, plain_scores
 from leaven.attribution.estimates import Filling, estimate, measure_rates, plan_filling
 from leaven.attribution.factors import Damping, Factors, fit_factors
 from leaven.attribution.filling import fill
+from leaven.attribution.methods import Scene, Settings, baseline_scores, check_baselines
 from leaven.attribution.pairs import Extremes, pairs
 from leaven.attribution.passes import Tracked, Vectors
 from leaven.attribution.queries import Query, query_gradients, single_queries
@@ -54,9 +54,10 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
 
     Args:
         spec: modules, fisher, damping ({rule, value}), reduce (sum | mean), queries (aggregate | single), level,
-            decompositions (position, loss, leave_out), keep (0 = every pair), baselines (names), seed; optionally
-            refine (settings of Refinement) and dtype (fp32 | bf16).
-        inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts).
+            decompositions (position, loss, leave_out), keep (0 = every pair), baselines (names of methods.BASELINES), seed;
+            optionally refine (settings of Refinement), baseline_settings and dtype (fp32 | bf16).
+        inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts); optionally
+            `checkpoint:STEP` folders and `moments` for baselines along training (trajectory.py).
         out: Receives the files above.
         ctx: Progress, stop and resources.
 
@@ -83,6 +84,7 @@ def attribute_into(
         RefusedError: the gradients do not fit the budget or the disk; and what `attribute` raises.
     """
     began, cpu = time.time(), time.process_time()
+    check_baselines(spec["baselines"], inputs, Settings.of(spec.get("baseline_settings")))
     backend: Any = open_backend(inputs["model"], ctx.runtime)
     tracked = Tracked(backend.model, spec["modules"], dtype=spec.get("dtype", "fp32"))
     texts, cuts = _texts(inputs, "tokens:", tracked.model.max_tokens)
@@ -101,7 +103,7 @@ def attribute_into(
     frames = [influence_table(texts, work.names, found, method=facts["method"], model=work.model, level=spec["level"])]
     if work.finer and "leave_out" in spec["decompositions"]:
         frames.append(counterfactual_table(tracked, texts, work.targets, found, method=facts["method"], model=work.model))
-    for name, scores in _baselines(spec, tracked, texts, queries, lambda: work.gradients, ctx).items():
+    for name, scores in _baselines(work, inputs).items():
         best = _extremes(scores, int(spec["keep"]))
         frames.append(influence_table(texts, work.names, best, method=name, model=work.model))
     write_table(out / "influence.parquet", pl.concat(frames), INFLUENCE)
@@ -284,19 +286,20 @@ def _factors(
     return factors
 
 
-def _baselines(
-    spec: Mapping[str, Any],
-    tracked: Tracked,
-    texts: Sequence[Text],
-    queries: Sequence[Query],
-    gradients: Callable[[], Vectors],
-    ctx: StepContext,
-) -> dict[str, np.ndarray]:
+def _baselines(work: _Job, inputs: Mapping[str, Path]) -> dict[str, np.ndarray]:
     """Return the baselines that were asked for, [Q,N] each."""
-    wanted = list(spec["baselines"])
-    found = gradient_scores(tracked, texts, gradients(), ctx=ctx) if set(wanted) & set(GRADIENT) else {}
-    seed = int(spec["seed"])
-    return {n: found[n] if n in found else plain_scores(n, tracked, texts, queries, seed) for n in wanted}
+    spec = work.spec
+    scene = Scene.of_inputs(
+        work.tracked,
+        work.texts,
+        work.queries,
+        inputs,
+        gradients=lambda: work.gradients,
+        settings=Settings.of(spec.get("baseline_settings")),
+        seed=int(spec["seed"]),
+        ctx=work.ctx,
+    )
+    return baseline_scores(list(spec["baselines"]), scene)
 
 
 def _extremes(scores_QN: np.ndarray, keep: int) -> list[Pair]:
