@@ -8,7 +8,7 @@ Not covered: templates (formats.py), cutting and packing (packing.py), which exa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -51,18 +51,18 @@ def tokenise(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     examples = list(read_examples(Path(inputs["examples"]) / "examples.parquet"))
     if not examples:
         raise DataError(f"source {spec['source']!r}: expected examples, found an empty table in {inputs['examples']}")
-    writer = _Writer(spec["source"], spec["format"])
+    writer = TokenWriter(spec["source"], spec["format"])
     for start in range(0, len(examples), _BATCH):
         ctx.check_stop()
         ctx.progress(start, len(examples), f"tokenising {spec['source']}")
         batch = examples[start : start + _BATCH]
         segments = [form(e) for e in batch]
         for example, pieces, encoded in zip(batch, segments, tokenizer.encode_many(segments), strict=True):
-            writer.add(example, pieces, encoded)
+            writer.add(example.id, pieces, encoded)
     writer.write(out)
 
 
-class _Writer:
+class TokenWriter:
     """Collects tokenised examples column by column, then writes the artifact."""
 
     def __init__(self, source: str, format_name: str) -> None:
@@ -75,7 +75,8 @@ class _Writer:
         self.unlearned: list[str] = []
         self.offset = 0
 
-    def add(self, example: Example, segments: list[Segment], encoded: Encoded) -> None:
+    def add(self, example: str, segments: Sequence[Segment], encoded: Encoded) -> None:
+        """Add one example by its id."""
         n = len(encoded.ids)
         learn = encoded.learn.astype(np.float32, copy=True)
         learn[:1] = 0.0  # nothing stands before the first token: no model can learn it
@@ -86,12 +87,12 @@ class _Writer:
             why = (
                 f"its learned parts {wanted} hold no token" if wanted else "no segment is learned (no assistant turn?)"
             )
-            self.unlearned.append(f"{example.id!r}: {why}")
+            self.unlearned.append(f"{example!r}: {why}")
         counts = np.bincount(encoded.segment, minlength=len(segments))
         ends = np.cumsum(counts)
         row = {
             "source": self.source,
-            "example": example.id,
+            "example": example,
             "format": self.format,
             "n_tokens": n,
             "n_learned_tokens": int((learn > 0).sum()),
@@ -102,7 +103,7 @@ class _Writer:
         for column, value in row.items():
             self.lengths[column].append(value)
         columns = self.segments
-        columns["example"] += [example.id] * len(segments)
+        columns["example"] += [example] * len(segments)
         columns["segment"] += range(len(segments))
         for name in ("kind", "part", "turn"):
             columns[name] += [getattr(s, name) for s in segments]
@@ -115,6 +116,7 @@ class _Writer:
         self.offset += n
 
     def write(self, out: Path) -> None:
+        """Write the artifact; raise DataError for examples without a learned token, or repeated ids."""
         if self.unlearned:
             raise DataError(
                 f"source {self.source!r}, format {self.format!r}: expected at least one learned token in every "

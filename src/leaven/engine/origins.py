@@ -7,7 +7,7 @@ Not covered: what is trained and measured on them (plan.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from leaven.data.labels import SCALES
 from leaven.data.perturb.operation import check_operations
 from leaven.engine.graph import FileInput, Node, input_digest
 from leaven.errors import DataError, StudyError
+from leaven.spec.attribute import Target
 from leaven.spec.data import Label, Perturbation, Source, Stage, World
 from leaven.spec.load import LoadedStudy
 from leaven.spec.measure import Measure, Probe
@@ -182,8 +183,13 @@ class Origins:
             identity, "leaven.data.labels.attach:attach", {"source": name, "limit": source.limit, **spec}, inputs, (identity,)
         )
 
-    def interventions(self, stage: Stage, name: str, cell: Cell) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
-        """Return what a stage's `leave_out` and `reweigh` add to the spec and the inputs of its order; nothing without them."""
+    def interventions(
+        self, stage: Stage, name: str, cell: Cell, scores: Callable[[str, str], str]
+    ) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
+        """Return what a stage's `leave_out` and `reweigh` add to the spec and the inputs of its order; nothing without them.
+
+        `scores(attribution, place in the study file)` returns the node of the study's own influence.
+        """
         asked = {k: v for k in ("leave_out", "reweigh") if (v := getattr(stage, k)) is not None}
         if not asked:
             return {}, {}
@@ -193,8 +199,12 @@ class Origins:
         for section, value in asked.items():
             spec[section] = {k: v for k, v in plain(value).items() if (section, k) not in files}
             for given in (k for s, k in files if s == section and getattr(value, k) is not None):
-                path = named_path(self.folder, getattr(value, given), "data", self.study.runtime.paths.data)
-                item = self.file_input(path, f"data.stages.{name}.{section}.{given}")
+                named, at = getattr(value, given), f"data.stages.{name}.{section}.{given}"
+                item: str | FileInput
+                if given == "influence" and named in self.study.attribute:
+                    item = scores(named, self.loaded.where(at))
+                else:
+                    item = self.file_input(named_path(self.folder, named, "data", self.study.runtime.paths.data), at)
                 if inputs.setdefault(files[section, given], item) != item:
                     raise StudyError(
                         f"{self.loaded.where(f'data.stages.{name}')}: expected one influence table for leave_out and reweigh, found two"
@@ -236,17 +246,17 @@ class Origins:
         }
         return self.add(f"items/{name}", "leaven.evals.run:load_items", spec, inputs, (f"items/{name}",))
 
-    def examples(self, name: str, probe: Probe) -> str:
-        """Return the node of a probe's held-out examples."""
-        if probe.of is not None:
-            return self.items(probe.of, self.study.measure[probe.of])
-        identity = f"data/probe-{name}"
-        if probe.world is not None:
-            return self.world(identity, probe.world)
-        assert probe.file is not None
-        path = named_path(self.folder, probe.file, "data", self.study.runtime.paths.data)
+    def examples(self, dotted: str, identity: str, asked: Probe | Target) -> str:
+        """Return the node of the held-out examples of a probe or a target, which stands at `dotted` in the study file."""
+        if asked.of is not None:
+            return self.items(asked.of, self.study.measure[asked.of])
+        if asked.world is not None:
+            return self.world(identity, asked.world)
+        assert asked.file is not None
+        path = named_path(self.folder, asked.file, "data", self.study.runtime.paths.data)
+        name = dotted.rpartition(".")[2]
         spec = {"name": name, "shape": "auto", "fields": None, "limit": None, "licence": "", "domain": "", "on_bad_row": "count"}
-        inputs = {"file": self.file_input(path, f"probe.{name}.file"), **self.plugins}
+        inputs = {"file": self.file_input(path, f"{dotted}.file"), **self.plugins}
         return self.add(identity, "leaven.data.sources.files:load_file", spec, inputs, (identity,))
 
     def tokenizer(self, cell: Cell) -> str | FileInput:

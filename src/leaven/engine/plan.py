@@ -14,12 +14,14 @@ from typing import Any
 
 from leaven.core.hashing import canonical, plain
 from leaven.engine.answers import add_analysis_and_report
+from leaven.engine.attributions import Attributions, Trained
 from leaven.engine.graph import FileInput, Node
 from leaven.engine.names import check_names
 from leaven.engine.origins import Origins, format_of, operations
 from leaven.errors import StudyError, did_you_mean
 from leaven.evals.harness import metrics_of, open_benchmark
 from leaven.probes.kinds import find_kind, needed_inputs
+from leaven.spec.attribute import Attribute
 from leaven.spec.load import LoadedStudy, optimiser_of
 from leaven.spec.measure import Measure
 from leaven.spec.study import Cell
@@ -40,6 +42,7 @@ class RunRef:
     checkpoints: Mapping[str, Mapping[str, str]]
     """Benchmark -> "i/k", a share of the last stage's steps -> verdicts of the model kept there."""
     probes: Mapping[str, str]
+    attributions: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -128,6 +131,7 @@ class _Builder:
     def __init__(self, loaded: LoadedStudy, allow_missing: bool) -> None:
         self.loaded, self.study = loaded, loaded.study
         self.origins = Origins(loaded, allow_missing)
+        self.attributions = Attributions(self.origins)
         self.plan = Plan(loaded)
 
     def build(self) -> Plan:
@@ -146,15 +150,17 @@ class _Builder:
         return self.plan
 
     def _cells_in_order(self) -> list[Cell]:
-        """Return the cells so that a condition comes after the ones it extends or matches; raise StudyError for a cycle."""
+        """Return the cells so that a condition comes after the ones it extends, matches or takes scores from; raise StudyError for a
+        cycle."""
         ordered: list[Cell] = []
         left = list(self.loaded.cells)
         while left:
             names = {c.condition for c in left}
-            ready = [c for c in left if not (_needs(c) & names)]
+            ready = [c for c in left if not (_needs(c, self.study.attribute) & names)]
             if not ready:
                 raise StudyError(
-                    f"{self.loaded.where('conditions')}: `extends` and `tokens_of` form a circle among {', '.join(sorted(names))}"
+                    f"{self.loaded.where('conditions')}: `extends`, `tokens_of` and `influence` form a circle among "
+                    f"{', '.join(sorted(names))}"
                 )
             ordered += ready
             left = [c for c in left if c not in ready]
@@ -179,6 +185,19 @@ class _Builder:
         if before is None and cell.model.kind == "hf":
             before = self.origins.model_folder(cell)
         measured = self._measure(cell, seed, base, previous)
+        trained = Trained(
+            cell=cell,
+            seed=seed,
+            base=base,
+            model=previous,
+            tokenizer=tokenizer,
+            order=orders[stages[-1]],
+            tokens=tokens,
+            samples=measured["samples"],
+            verdicts=measured["verdicts"],
+            asked=lambda name: self._question(cell, name, self.study.measure[name]),
+            format_in=lambda where, declared: self._asked_format(cell, where, declared),
+        )
         self.plan.runs.append(
             RunRef(
                 id=base,
@@ -188,6 +207,7 @@ class _Builder:
                 models=models,
                 orders=orders,
                 probes=self._probe(cell, seed, base, previous, before, measured["samples"]),
+                attributions=self.attributions.add(trained),
                 **measured,
             )
         )
@@ -216,7 +236,9 @@ class _Builder:
                 identity, "leaven.data.tokenise:tokenise", {"source": source, "format": form}, inputs, (identity,)
             )
         budget = {k: v for k, v in plain(stage.budget).items() if v is not None}
-        changed, labelled = self.origins.interventions(stage, name, cell)
+        changed, labelled = self.origins.interventions(
+            stage, name, cell, lambda asked, where: self.attributions.scores(asked, cell, seed, where)
+        )
         inputs = {**tokens, **labelled, **self.origins.plugins}
         if stage.extends is not None:
             inputs["extends"] = self._earlier(stage.extends, cell, seed).orders[name]
@@ -288,19 +310,7 @@ class _Builder:
         verdicts: dict[str, str] = {}
         checkpoints: dict[str, dict[str, str]] = {}
         for name, measure in self.study.measure.items():
-            where = self.loaded.where(f"measure.{name}")
-            benchmark = open_benchmark(measure.benchmark, f"{where}.benchmark")
-            spec = {
-                "benchmark": measure.benchmark,
-                "format": self._asked_format(cell, where, measure.format),
-                "begin": measure.begin,
-                "n": measure.n,
-                "metrics": list(metrics_of(benchmark, measure.metrics, f"{where}.metrics")),
-                "temperature": measure.temperature,
-                "top_p": measure.top_p,
-                "max_new_tokens": measure.max_new_tokens,
-                "options": measure.options,
-            }
+            spec = self._question(cell, name, measure)
             samples[name], verdicts[name] = self._asked(f"{base}/{{}}-{name}", name, measure, spec, seed, model)
             kept = cell.train.checkpoints or 0
             goes_on = list(cell.data.stages.values())[-1].extends is not None  # its earlier models are the other condition's
@@ -310,6 +320,22 @@ class _Builder:
                 identity = f"{base}/checkpoint-{index}-of-{kept}/{{}}-{name}"
                 checkpoints.setdefault(name, {})[share] = self._asked(identity, name, measure, spec_here, seed, model)[1]
         return {"samples": samples, "verdicts": verdicts, "checkpoints": checkpoints}
+
+    def _question(self, cell: Cell, name: str, measure: Measure) -> dict[str, Any]:
+        """Return the spec with which a cell's models answer a benchmark."""
+        where = self.loaded.where(f"measure.{name}")
+        benchmark = open_benchmark(measure.benchmark, f"{where}.benchmark")
+        return {
+            "benchmark": measure.benchmark,
+            "format": self._asked_format(cell, where, measure.format),
+            "begin": measure.begin,
+            "n": measure.n,
+            "metrics": list(metrics_of(benchmark, measure.metrics, f"{where}.metrics")),
+            "temperature": measure.temperature,
+            "top_p": measure.top_p,
+            "max_new_tokens": measure.max_new_tokens,
+            "options": measure.options,
+        }
 
     def _asked(
         self, identity: str, name: str, measure: Measure, spec: Mapping[str, Any], seed: int, model: str
@@ -341,7 +367,7 @@ class _Builder:
             }
             inputs: dict[str, str | FileInput] = {
                 "model": model,
-                "examples": self.origins.examples(name, probe),
+                "examples": self.origins.examples(f"probe.{name}", f"data/probe-{name}", probe),
                 **self.origins.plugins,
             }
             needed = needed_inputs(probe.kind, probe.options)
@@ -375,7 +401,9 @@ class _Builder:
         return formats.pop()
 
 
-def _needs(cell: Cell) -> set[str]:
-    """Return the conditions that a cell's stages extend or match."""
+def _needs(cell: Cell, attributions: Mapping[str, Attribute]) -> set[str]:
+    """Return the conditions that a cell's stages extend or match, or whose models tell the influence that they use."""
     names = {s.extends for s in cell.data.stages.values()} | {s.budget.tokens_of for s in cell.data.stages.values()}
+    asked = [i.influence for s in cell.data.stages.values() for i in (s.leave_out, s.reweigh) if i is not None]
+    names |= {condition for a in asked if a in attributions for condition in attributions[a].of}
     return {n for n in names if n is not None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from leaven.spec.attribute import check_attribution
 from leaven.spec.bounds import (
     DATA,
     OWN_NAMES,
@@ -43,11 +44,16 @@ def check_study(study: Study, cells: list[Cell], problems: Problems) -> None:
     check_names({f"conditions.{n}": n for n in study.conditions}, problems, own=OWN_NAMES)
     check_names({f"measure.{n}": n for n in study.measure}, problems)
     check_names({f"probe.{n}": n for n in study.probe}, problems)
+    check_names({f"attribute.{n}": n for n in study.attribute}, problems)
+    for name, asked in study.attribute.items():
+        for part in ("queries", "retrain"):
+            check_names({f"attribute.{name}.{part}.{n}": n for n in getattr(asked, part)}, problems)
     check_bounds(
         {
             "seeds": study.seeds,
             "measure": study.measure,
             "probe": study.probe,
+            "attribute": study.attribute,
             "contrasts": study.contrasts,
             "runtime": study.runtime,
         },
@@ -56,6 +62,7 @@ def check_study(study: Study, cells: list[Cell], problems: Problems) -> None:
     )
     if not study.seeds or len(set(study.seeds)) != len(study.seeds):
         problems.at("seeds", f"expected one or more different seeds, found {list(study.seeds)}")
+    check_attribution(study.attribute, list(study.measure), list(study.conditions), problems)
     _check_plugins(study, problems)
     _check_contrasts(study, problems)
     for cell in cells:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from leaven.spec.attribute import Attribute
 from leaven.spec.data import CONFIG, Data
 from leaven.spec.measure import Contrast, Measure, Probe
 from leaven.spec.runtime import Runtime
@@ -62,6 +63,8 @@ class Study:
     """Optimiser settings."""
     probe: dict[str, Probe] = field(default_factory=dict)
     """Name -> probe."""
+    attribute: dict[str, Attribute] = field(default_factory=dict)
+    """Name -> attribution of results to training examples."""
     vary: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted path -> values crossed with every condition: train.lr, model.width, tokenizer.kind ...; of data only
     data.stages.NAME.batch and data.stages.NAME.budget.FIELD (epochs, steps ...), for sweeps."""
