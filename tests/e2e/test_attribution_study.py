@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaven.core.tables import INFLUENCE, LEFT_OUT, read_table
+from leaven.core.tables import INFLUENCE, LEFT_OUT, OUTCOMES, RETRAINED, SUBSETS, read_table
 from leaven.data.formats import END
 from leaven.engine.plan import build_plan
 from leaven.engine.targets import answer_segments
@@ -57,6 +57,10 @@ attribute:
       math: {world: {families: [word_problem], difficulties: [1], n: 8, split: test}, format: thought_answer}
     baselines: [gradient_dot, random]
     level: segment
+    retrain:
+      halves: {n: 4, checkpoints: 2}
+      sources: {kind: groups, by: source}
+      best: {kind: top, counts: [20], controls: 3}
 contrasts:
   - {name: helpful left out, treatment: topless, control: randomless, benchmark: code, metric: bits_per_byte, primary: true}
 runtime: {threads: 1}
@@ -100,6 +104,22 @@ def test_conditions_leave_out_what_the_study_s_own_scores_name(study: Path) -> N
         control = read_table(study / f"randomless/seed-{seed}/order-sft/left_out.parquet", LEFT_OUT)
         counts = [t.group_by("source").len().sort("source").rows() for t in (gone, control)]
         assert counts[0] == counts[1]
+
+
+def test_models_are_trained_again_and_asked_the_same(study: Path) -> None:
+    halves, sources, best = (
+        read_table(study / f"plain/seed-0/retrained-main-{n}/retrained.parquet", RETRAINED) for n in ("halves", "sources", "best")
+    )
+    assert halves["copy"].n_unique() == 5 and halves["step"].unique().sort().to_list() == [6, 12]
+    assert sources["n_left_out"].unique().sort().to_list() == [0, 80]
+    assert best.filter(pl.col("n_left_out") == 20)["copy"].n_unique() == 2 + 3
+    said = read_table(study / "plain/seed-0/outcomes-main/outcomes.parquet", OUTCOMES)
+    for frame in (halves, sources, best):
+        whole = frame.filter((pl.col("copy") == 0) & (pl.col("step") == 12)).select("query", "value").rows()
+        assert dict(whole) == pytest.approx(dict(said.group_by("query").agg(pl.col("value").mean()).rows()), rel=1e-4)
+    gone = read_table(study / "plain/seed-0/retrained-main-best/subsets.parquet", SUBSETS).filter(pl.col("group").str.contains("code"))
+    left = read_table(study / "topless/seed-0/order-sft/left_out.parquet", LEFT_OUT)
+    assert set(gone.select("source", "example").rows()) == set(left.select("source", "example").rows())
 
 
 @pytest.mark.parametrize(

@@ -273,6 +273,9 @@ SUBSETS: Schema = {"copy": pl.Int32, "group": pl.String, "source": pl.String, "e
 """One row per example that a copy leaves out (its slots have weight 0); `group` says why: the number of a random subset, a value of a
 column, or what chose the top."""
 
+OUTCOMES: Schema = {"query": pl.String, "item": pl.String, "value": pl.Float64}
+"""One row per target text: its log-likelihood under a model in nats, reduced over tokens as the attribution's target is."""
+
 TIMINGS: Schema = {"name": pl.String, "wall_s": pl.Float64, "cpu_s": pl.Float64, "detail": pl.String}
 """Never part of an identity; always stored in files called timings.*"""
 

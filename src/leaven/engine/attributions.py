@@ -13,27 +13,32 @@ from leaven.core.hashing import canonical, plain
 from leaven.engine.graph import FileInput
 from leaven.engine.origins import Origins
 from leaven.errors import StudyError
-from leaven.spec.attribute import Attribute, Target
+from leaven.spec.attribute import Attribute, Retraining, Target
+from leaven.spec.data import Stage
 from leaven.spec.study import Cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A trained and measured model as attribution sees it; `tokens` and `order` are those of its last stage."""
+    """A trained and measured model as attribution sees it; `tokens` and `stage` are those of its last stage."""
 
     cell: Cell
     seed: int
     base: str
     model: str
     tokenizer: str | FileInput
-    order: str
     tokens: Mapping[str, str]
     samples: Mapping[str, str]
     verdicts: Mapping[str, str]
+    stage: Stage
     asked: Callable[[str], Mapping[str, Any]]
     """Benchmark -> spec of its generate step."""
     format_in: Callable[[str, str], str]
     """(place in the study file, declared format) -> format."""
+
+
+Place = tuple[str, str, str, int]
+"""Attribution, condition, level, seed."""
 
 
 class Attributions:
@@ -41,16 +46,37 @@ class Attributions:
 
     def __init__(self, origins: Origins) -> None:
         self.origins, self.study = origins, origins.study
-        self.nodes: dict[tuple[str, str, str, int], str] = {}
+        self.trained: list[Trained] = []
+        self.nodes: dict[Place, str] = {}
+        self.targets: dict[Place, dict[str, str]] = {}
+        self.outcomes: dict[Place, str] = {}
+        self.retrained: dict[Place, dict[str, str]] = {}
 
     def add(self, trained: Trained) -> dict[str, str]:
         """Return name -> node of the attributions that ask about this model."""
+        self.trained.append(trained)
         found = {}
         for name, asked in self.study.attribute.items():
             if trained.cell.condition in asked.of:
-                found[name] = self._attribute(name, asked, trained)
-                self.nodes[name, trained.cell.condition, canonical(trained.cell.level), trained.seed] = found[name]
+                place = (name, trained.cell.condition, canonical(trained.cell.level), trained.seed)
+                self.targets[place] = {q: self._target(name, q, t, trained) for q, t in asked.queries.items()}
+                found[name] = self.nodes[place] = self._attribute(name, asked, trained, self.targets[place])
         return found
+
+    def finish(self) -> None:
+        """Add what needs the attributions of all seeds: what every model says of the targets, and models trained again."""
+        for trained in self.trained:
+            for name, asked in self.study.attribute.items():
+                place = (name, trained.cell.condition, canonical(trained.cell.level), trained.seed)
+                if place in self.nodes and asked.retrain:
+                    self.retrained[place] = {r: self._retrain(name, r, how, trained) for r, how in asked.retrain.items()}
+                if len(asked.of) == 1:
+                    inputs = _queries(self.targets[name, asked.of[0], place[2], trained.seed])
+                    identity = f"{trained.base}/outcomes-{name}"
+                    step = "leaven.attribution.outcomes:outcomes"
+                    self.outcomes[place] = self.origins.add(
+                        identity, step, {"reduce": asked.reduce}, {"model": trained.model, **inputs}, (identity,)
+                    )
 
     def scores(self, name: str, cell: Cell, seed: int, where: str) -> str:
         """Return the node with the scores that an intervention of this cell and seed uses.
@@ -70,10 +96,9 @@ class Attributions:
         identity = "/".join(filter(None, ("attribution", name, cell.label)))
         return self.origins.add(identity, "leaven.engine.targets:mean_influence", {}, inputs, (identity,))
 
-    def _attribute(self, name: str, asked: Attribute, trained: Trained) -> str:
+    def _attribute(self, name: str, asked: Attribute, trained: Trained, targets: Mapping[str, str]) -> str:
         inputs: dict[str, str | FileInput] = {"model": trained.model, **{f"tokens:{k}": v for k, v in trained.tokens.items()}}
-        for query, target in asked.queries.items():
-            inputs[f"queries:{query}"] = self._target(name, query, target, trained)
+        inputs |= _queries(targets)
         spec = {
             "modules": asked.modules,
             "fisher": asked.fisher,
@@ -89,6 +114,32 @@ class Attributions:
         }
         identity = f"{trained.base}/attribution-{name}"
         return self.origins.add(identity, "leaven.attribution.run:attribute", spec, inputs, (identity,))
+
+    def _retrain(self, name: str, retrained: str, how: Retraining, trained: Trained) -> str:
+        """Return the node of copies trained again from the very inputs of this model's last stage."""
+        asked, where = self.study.attribute[name], self.origins.loaded.where(f"attribute.{name}.retrain.{retrained}")
+        training = self.origins.by_id[trained.model]
+        if training.spec["model"]["kind"] != "tiny":
+            raise StudyError(
+                f"{where}: copies are trained of the embedded model (model.kind: tiny), found {training.spec['model']['kind']}; add "
+                "conditions with data.stages.NAME.leave_out instead"
+            )
+        level = canonical(trained.cell.level)
+        inputs = {k: v for k, v in training.inputs.items() if k != "continue"}
+        inputs |= _queries(self.targets[name, trained.cell.condition, level, trained.seed])
+        spec: dict[str, Any] = {k: training.spec[k] for k in ("model", "train", "stage", "seed")}
+        spec |= {"checkpoints": how.checkpoints, "queries": "single" if asked.single else "aggregate", "reduce": asked.reduce}
+        if how.kind == "half":
+            spec["subsets"] = {"kind": "half", "n": how.n, "fraction": how.fraction, "seed": 0}
+        elif how.kind == "groups":
+            spec["subsets"] = {"kind": "groups", "by": how.by, "groups": []}
+            inputs |= {f"examples:{s}": self.origins.trained(trained.stage, s, trained.cell) for s in trained.stage.mixture}
+        else:
+            spec["subsets"] = {"kind": "top", "counts": list(how.counts), "end": how.end, "methods": [], "queries": [] if asked.single else list(asked.queries),
+                               "controls": how.controls, "seed": 0}  # fmt: skip
+            inputs["influence"] = self.scores(name, trained.cell, trained.seed, where)
+        identity = f"{trained.base}/retrained-{name}-{retrained}"
+        return self.origins.add(identity, "leaven.attribution.retrain:retrain", spec, inputs, (identity,))
 
     def _target(self, name: str, query: str, target: Target, trained: Trained) -> str:
         """Return the node of a target's tokens."""
@@ -106,3 +157,8 @@ class Attributions:
             inputs["examples"] = self.origins.examples(f"attribute.{name}.queries.{query}", f"data/target-{query}", target)
             identity = f"targets/{query}/{form}"
         return self.origins.add(identity, "leaven.engine.targets:target_texts", plain(spec), inputs, (identity,))
+
+
+def _queries(targets: Mapping[str, str]) -> dict[str, str | FileInput]:
+    """Return target texts as inputs of a step."""
+    return {f"queries:{query}": node for query, node in targets.items()}

@@ -142,6 +142,7 @@ class _Builder:
         for cell in self._cells_in_order():
             for seed in self.study.seeds:
                 self._run(cell, seed)
+        self.attributions.finish()
         self.plan.nodes = list(self.origins.by_id.values())
         for name in ("missing", "sources", "perturbed", "tokenizers", "funnels"):
             setattr(self.plan, name, getattr(self.origins, name))
@@ -191,7 +192,7 @@ class _Builder:
             base=base,
             model=previous,
             tokenizer=tokenizer,
-            order=orders[stages[-1]],
+            stage=cell.data.stages[stages[-1]],
             tokens=tokens,
             samples=measured["samples"],
             verdicts=measured["verdicts"],

@@ -40,16 +40,23 @@ class Retraining:
     """Models trained again without part of the examples: the truth that scores are judged by."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
-    kind: Literal["half", "groups"] = "half"
-    """half: random subsets (linear datamodelling score); groups: each group of `by` left out in turn."""
+    kind: Literal["half", "groups", "top"] = "half"
+    """half: random subsets (linear datamodelling score); groups: each group of `by` left out in turn; top: the examples at one end of
+    the scores, beside random removals of as many."""
     n: int = 100
     """How many subsets, for half."""
     fraction: float = 0.5
-    """Share of the examples that stays, for half."""
-    by: Literal["difficulty", "domain", "family", "source"] = "source"
+    """Share of the examples left out, for half."""
+    by: Literal["difficulty", "domain", "family", "source", "group"] = "source"
     """What groups are."""
-    at: tuple[float, ...] = (1.0,)
-    """When the models are asked, as shares of the steps: 1 is the end, less is early stopping."""
+    counts: tuple[int, ...] = (10, 50)
+    """How many examples are left out, for top."""
+    end: Literal["helpful", "harmful"] = "helpful"
+    """Which end, for top."""
+    controls: int = 8
+    """Random removals of each count, for top."""
+    checkpoints: int = 1
+    """At how many evenly spaced points of training the models are asked; the last is the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +107,8 @@ def check_attribution(found: dict[str, Attribute], benchmarks: list[str], condit
         for query, target in asked.queries.items():
             _check_target(f"{at}.queries.{query}", target, benchmarks, problems)
         for retrained, how in asked.retrain.items():
-            if not how.at or not all(0 < share <= 1 for share in how.at):
-                problems.at(f"{at}.retrain.{retrained}.at", f"expected shares above 0 and at most 1, found {list(how.at)}")
+            if how.kind == "top" and not how.counts:
+                problems.at(f"{at}.retrain.{retrained}.counts", "expected how many examples are left out, such as [10, 50], found none")
 
 
 def _check_target(at: str, target: Target, benchmarks: list[str], problems: Problems) -> None:
