@@ -189,36 +189,27 @@ def _position_scores(seen: Seen, vectors: Vectors, query: int) -> Tensor:
 def _split_by_position(
     seen: Seen, vectors: Vectors, chosen: Sequence[Pair], place: dict[int, int], texts: Sequence[Text]
 ) -> None:
-    """Give pairs of this batch that lack them their position scores."""
-    by_query: dict[int, list[Pair]] = defaultdict(list)
-    for pair in chosen:
-        if "position" not in pair.tokens:
-            by_query[pair.query].append(pair)
-    if not by_query:
+    """Give pairs of this batch that lack them their position scores; one text at a time stays in the cache."""
+    chosen = [p for p in chosen if "position" not in p.tokens]
+    if not chosen:
         return
     batch = seen.batch
-    documents = {q: [place[p.text] for p in found] for q, found in by_query.items()}
-    rows = {q: _rows(batch, of) for q, of in documents.items()}
-    total = {q: torch.zeros(batch.ids.numel(), dtype=torch.float64, device=batch.ids.device) for q in by_query}
+    longest = max(batch.lengths)
+    total = torch.zeros(len(chosen), longest, dtype=torch.float64, device=batch.ids.device)
     for name, vector in vectors.items():
         a, g = seen.inputs[name], seen.grads[name]
         whole = len(a) == batch.ids.numel()
-        for query, (everywhere, with_loss) in rows.items():
-            at = everywhere if whole else batch.at[with_loss]
-            of = everywhere if whole else with_loss
-            found = row_dots(a.index_select(0, of), g.index_select(0, of), vector[query])
-            total[query].index_add_(0, at, found.double())
-    for query, found in by_query.items():
-        by_document = batch.by_document(total[query]).cpu().numpy()
-        for pair in found:
-            pair.tokens["position"] = _of_length(by_document[place[pair.text]], len(texts[pair.text].ids))
-
-
-def _rows(batch: Batch, documents: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return where the tokens of documents lie among all rows, and among those with loss."""
-    chosen = torch.tensor(documents, device=batch.ids.device)
-    place = batch.place.index_select(0, chosen).flatten()
-    return place[place < batch.ids.numel()], torch.isin(batch.owner, chosen).nonzero()[:, 0]
+        a_DTi, g_DTo = batch.by_document(a), batch.by_document(g)
+        for k, pair in enumerate(chosen):
+            d = place[pair.text]
+            found = row_dots(a_DTi[d], g_DTo[d], vector[pair.query]).double()
+            if whole:
+                total[k, : len(found)] += found
+            else:  # rows of the positions with loss, each before the token that it predicts
+                at = batch.token[batch.owner == d] - 1
+                total[k].index_add_(0, at, found[: len(at)])
+    for pair, scores in zip(chosen, total.cpu().numpy(), strict=True):
+        pair.tokens["position"] = _of_length(scores, len(texts[pair.text].ids))
 
 
 def _of_length(scores: np.ndarray, length: int) -> np.ndarray:
