@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -24,7 +25,7 @@ study: helped
 question: Which examples help?
 data:
   sources:
-    code: {world: {families: [list_formula], difficulties: [1, 2], n: 80}, domain: code}
+    code: {world: {families: [list_formula], difficulties: [1, 2, 3], n: 80}, domain: code}
     sums: {world: {families: [word_problem], difficulties: [1, 2], n: 80}, domain: math}
   stages:
     sft:
@@ -59,7 +60,7 @@ attribute:
     level: segment
     retrain:
       halves: {n: 4, checkpoints: 2}
-      sources: {kind: groups, by: source}
+      depths: {kind: groups, by: difficulty}
       best: {kind: top, counts: [20], controls: 3}
 contrasts:
   - {name: helpful left out, treatment: topless, control: randomless, benchmark: code, metric: bits_per_byte, primary: true}
@@ -107,16 +108,21 @@ def test_conditions_leave_out_what_the_study_s_own_scores_name(study: Path) -> N
 
 
 def test_models_are_trained_again_and_asked_the_same(study: Path) -> None:
-    halves, sources, best = (
-        read_table(study / f"plain/seed-0/retrained-main-{n}/retrained.parquet", RETRAINED) for n in ("halves", "sources", "best")
+    halves, depths, best = (
+        read_table(study / f"plain/seed-0/retrained-main-{n}/retrained.parquet", RETRAINED) for n in ("halves", "depths", "best")
     )
     assert halves["copy"].n_unique() == 5 and halves["step"].unique().sort().to_list() == [6, 12]
-    assert sources["n_left_out"].unique().sort().to_list() == [0, 80]
+    assert depths["copy"].n_unique() == 1 + 3 and depths["n_left_out"].max() < 100
     assert best.filter(pl.col("n_left_out") == 20)["copy"].n_unique() == 2 + 3
     said = read_table(study / "plain/seed-0/outcomes-main/outcomes.parquet", OUTCOMES)
-    for frame in (halves, sources, best):
+    for frame in (halves, depths, best):
         whole = frame.filter((pl.col("copy") == 0) & (pl.col("step") == 12)).select("query", "value").rows()
         assert dict(whole) == pytest.approx(dict(said.group_by("query").agg(pl.col("value").mean()).rows()), rel=1e-4)
+    told = json.loads((study / "attribution/main-validation/plain/validation.json").read_text())
+    assert {(r["kind"], r["method"]) for r in told} >= {(k, m) for k in ("lds", "group") for m in ("ekfac", "gradient_dot", "random")}
+    records = json.loads((study / "analysis/influence.json").read_text())
+    assert len(records["models"]) == 1 and records["models"][0]["seeds"] == [0, 1] and records["validation"]
+    assert {r["condition"] for r in records["changes"]} == {"topless", "randomless"}
     gone = read_table(study / "plain/seed-0/retrained-main-best/subsets.parquet", SUBSETS).filter(pl.col("group").str.contains("code"))
     left = read_table(study / "topless/seed-0/order-sft/left_out.parquet", LEFT_OUT)
     assert set(gone.select("source", "example").rows()) == set(left.select("source", "example").rows())

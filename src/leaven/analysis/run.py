@@ -24,6 +24,7 @@ import polars as pl
 from leaven.analysis.amounts import amounts_finding
 from leaven.analysis.contrasts import Contrast
 from leaven.analysis.findings import answer_of, contrast_findings, finding_dict, plain_json
+from leaven.analysis.influence_artifacts import write_influence_of
 from leaven.analysis.order import probe_findings
 from leaven.analysis.order_inputs import (
     checkpoint_scores,
@@ -53,10 +54,10 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=7)
+@step(version=8)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write results, curves, realised, scores, progress (Parquet), findings.json, probes.json and answer.json; order.json
-    holds the records of the report's sections on the order of thought and code.
+    holds the records of the report's sections on the order of thought and code, influence.json those on influence.
 
     Raises DataError when verdicts and items do not belong together, StudyError for a malformed spec.
     """
@@ -91,6 +92,7 @@ def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx:
     ):
         write_table(out / f"{name}.parquet", frame, schema)
     _write_json(out / "order.json", plain_json(_order(spec, inputs, results, scores, progress, amounts, findings, probed, contrasts)))
+    write_influence_of(spec, inputs, out, findings, scores)
     _write_json(out / "probes.json", [finding_dict(f) for f in probed.findings])
     _write_json(out / "findings.json", [finding_dict(f) for f in findings])
     _write_json(out / "answer.json", answer_of(str(spec.get("question", "")), findings))

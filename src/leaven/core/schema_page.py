@@ -38,6 +38,7 @@ PLACES: dict[str, str] = {
     "LEFT_OUT": "`left_out.parquet` of every stage with `leave_out` (`CONDITION/seed-N/order-STAGE`)",
     "RETRAINED": "`retrained.parquet` of every retraining (`CONDITION/seed-N/retrained-NAME`)",
     "SUBSETS": "`subsets.parquet` beside it",
+    "OUTCOMES": "`outcomes.parquet` of every model in a study with attributions (`CONDITION/seed-N/outcomes-NAME`)",
     "FUNNEL": "`funnel.parquet` of every synthesis (`leaven synthesize`)",
     "TIMINGS": "`timings.parquet` beside what was timed",
 }

@@ -103,6 +103,10 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
             {**cell, "input": _input("order", r, s)} for r, cell in zip(runs, cells, strict=True) for s in r.orders
         ],
     }
+    if plan.attributions is not None and study.attribute:
+        told, more = plan.attributions.facts(without)
+        spec["attributions"] = {**told, "model": spec["model"]} if told else {}
+        inputs |= more
     analysis = add("analysis", "leaven.analysis.run:analyse", spec, inputs, ("analysis",))
     shown = _browsed(plan, without)
     report_inputs = {"analysis": analysis, **{f"items:{n}": plan.items[n] for _, n in usable}}

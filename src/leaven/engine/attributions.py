@@ -5,13 +5,13 @@ Not covered: what the steps compute (attribution/, targets.py); what a report sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from leaven.core.hashing import canonical, plain
 from leaven.engine.graph import FileInput
-from leaven.engine.origins import Origins
+from leaven.engine.origins import Origins, operations
 from leaven.errors import StudyError
 from leaven.spec.attribute import Attribute, Retraining, Target
 from leaven.spec.data import Stage
@@ -51,6 +51,7 @@ class Attributions:
         self.targets: dict[Place, dict[str, str]] = {}
         self.outcomes: dict[Place, str] = {}
         self.retrained: dict[Place, dict[str, str]] = {}
+        self.validations: dict[tuple[str, str, str], str] = {}
 
     def add(self, trained: Trained) -> dict[str, str]:
         """Return name -> node of the attributions that ask about this model."""
@@ -77,6 +78,8 @@ class Attributions:
                     self.outcomes[place] = self.origins.add(
                         identity, step, {"reduce": asked.reduce}, {"model": trained.model, **inputs}, (identity,)
                     )
+        for name, condition, level in dict.fromkeys(place[:3] for place in self.retrained):
+            self.validations[name, condition, level] = self._validate(name, condition, level)
 
     def scores(self, name: str, cell: Cell, seed: int, where: str) -> str:
         """Return the node with the scores that an intervention of this cell and seed uses.
@@ -115,6 +118,71 @@ class Attributions:
         identity = f"{trained.base}/attribution-{name}"
         return self.origins.add(identity, "leaven.attribution.run:attribute", spec, inputs, (identity,))
 
+    def _validate(self, name: str, condition: str, level: str) -> str:
+        """Return the node that compares the scores of all seeds with the copies trained again."""
+        seeds = [place[3] for place in self.retrained if place[:3] == (name, condition, level)]
+        inputs: dict[str, str | FileInput] = {f"influence:{s}": self.nodes[name, condition, level, s] for s in seeds}
+        inputs |= {
+            f"retrained:{kind}-{s}": node for s in seeds for kind, node in self.retrained[name, condition, level, s].items()
+        }
+        label = next(t.cell.label for t in self.trained if canonical(t.cell.level) == level)
+        identity = "/".join(filter(None, ("attribution", f"{name}-validation", condition, label)))
+        return self.origins.add(identity, "leaven.attribution.validate:validate", {}, inputs, (identity,))
+
+    def facts(self, without: Collection[str]) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
+        """Return what the analysis is told of all attributions, and its inputs; nothing without attributions."""
+        inputs: dict[str, str | FileInput] = {}
+
+        def given(node: str | FileInput) -> str:
+            name = node if isinstance(node, str) else node.path
+            if name not in without:
+                inputs[f"of-attribution:{name}"] = node
+            return f"of-attribution:{name}"
+
+        labels: dict[tuple[str, str], None] = {}
+        runs = []
+        by_place = {(t.cell.condition, canonical(t.cell.level), t.seed): t for t in self.trained}
+        for (name, condition, level, seed), node in self.nodes.items():
+            trained = by_place[condition, level, seed]
+            labels |= {(s, self.origins.trained(trained.stage, s, trained.cell)): None for s in trained.stage.mixture}
+            runs.append({
+                "name": name, "condition": condition, "level": level, "seed": seed, "input": given(node), "node": node,
+                "tokens": {key.partition("|")[0]: given(tokens) for key, tokens in trained.tokens.items()},
+                "tokenizer": given(trained.tokenizer),
+            })  # fmt: skip
+        if not runs:
+            return {}, {}
+        cell = ("name", "condition", "level", "seed")
+        domains = {q: t.domain or q for a in self.study.attribute.values() for q, t in a.queries.items()}
+        facts = {
+            "runs": runs,
+            "labels": [{"source": source, "input": given(node)} for source, node in labels],
+            "outcomes": [{**dict(zip(cell, place, strict=True)), "input": given(node)} for place, node in self.outcomes.items()],
+            "validation": [
+                {**dict(zip(cell[:3], place, strict=True)), "input": given(node), "node": node} for place, node in self.validations.items()
+            ],
+            "domains": domains,
+            "roles": {c: role for c in self.study.conditions if (role := self._role(c))},
+            "paper": "kou2025" in self.study.papers,
+        }
+        return facts, inputs
+
+    def _role(self, condition: str) -> str:
+        """Return what a condition plays in Kou et al. 2025, "" for nothing."""
+        cell = next(t.cell for t in self.trained if t.cell.condition == condition)
+        stage = list(cell.data.stages.values())[-1]
+        named = {o["name"]: o["options"] for o in operations(stage.perturb)}
+        if "exploration" in named:
+            return "random_deletion" if named["exploration"].get("delete") == "random" else "truncated"
+        if stage.reweigh is None:
+            return "original" if any(condition in a.of for a in self.study.attribute.values()) else ""
+        if stage.reweigh.control == "random_swap":
+            return "random_swap"
+        if stage.reweigh.how != "flip":
+            return ""
+        flipped = {cell.data.sources[s].domain for s in stage.reweigh.sources or stage.mixture}
+        return f"flip_{flipped.pop()}" if len(flipped) == 1 else "flip"
+
     def _retrain(self, name: str, retrained: str, how: Retraining, trained: Trained) -> str:
         """Return the node of copies trained again from the very inputs of this model's last stage."""
         asked, where = self.study.attribute[name], self.origins.loaded.where(f"attribute.{name}.retrain.{retrained}")
@@ -135,7 +203,8 @@ class Attributions:
             spec["subsets"] = {"kind": "groups", "by": how.by, "groups": []}
             inputs |= {f"examples:{s}": self.origins.trained(trained.stage, s, trained.cell) for s in trained.stage.mixture}
         else:
-            spec["subsets"] = {"kind": "top", "counts": list(how.counts), "end": how.end, "methods": [], "queries": [] if asked.single else list(asked.queries),
+            queries = [] if asked.single else list(asked.queries)
+            spec["subsets"] = {"kind": "top", "counts": list(how.counts), "end": how.end, "methods": [], "queries": queries,
                                "controls": how.controls, "seed": 0}  # fmt: skip
             inputs["influence"] = self.scores(name, trained.cell, trained.seed, where)
         identity = f"{trained.base}/retrained-{name}-{retrained}"

@@ -58,6 +58,7 @@ class Plan:
     items: dict[str, str] = field(default_factory=dict)
     tokenizers: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    attributions: Attributions | None = None
 
     def node(self, identity: str) -> Node:
         """Return the node called `identity`; raise StudyError with a suggestion when there is none."""
@@ -143,6 +144,7 @@ class _Builder:
             for seed in self.study.seeds:
                 self._run(cell, seed)
         self.attributions.finish()
+        self.plan.attributions = self.attributions
         self.plan.nodes = list(self.origins.by_id.values())
         for name in ("missing", "sources", "perturbed", "tokenizers", "funnels"):
             setattr(self.plan, name, getattr(self.origins, name))

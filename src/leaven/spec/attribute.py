@@ -33,6 +33,8 @@ class Target:
     """Only items of these difficulties; none named means all."""
     limit: int | None = None
     """Only the first texts."""
+    domain: str = ""
+    """Domain that the target belongs to (code, math ...), as sources have one; empty: the query's own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
