@@ -13,7 +13,8 @@ For callers, in short:
   are seeds of one cell: every number of the cell has an interval over seeds and examples, both random (influence_means.py).
 - `labels`: LABELS rows (core/tables.py), or any frame with source and example and some of domain, family, difficulty,
   language, symbolic, cluster; `labels_of` makes it from examples. `cluster` joins examples that are not independent.
-- `domains`: query name -> domain ("math", "code"); queries of one domain are averaged. A query without one is its own.
+- `domains`: query name (and benchmark name) -> domain ("math", "code"); queries of one domain are averaged to one target.
+  A query without a domain is its own target.
 - `realised`: the two tables of `Realised`: example weights of every condition, and what its models say of the targets.
 - `validation`: one `Validation` per (name, condition, level), its records as attribution/validate.py writes them.
 - `effects`: measured contrasts of accuracy, as order_inputs.effects gives them, with `roles` (condition -> what it plays in
@@ -117,6 +118,7 @@ def influence_records(
         "quality": prediction_quality(found["changes"]),
         "accuracies": [dict(e) for e in effects],
         "roles": dict(roles or {}),
+        "domains": domains,
         "paper": paper,
         "model": model,
     }

@@ -198,45 +198,43 @@ def prediction_quality(changes: Sequence[Row]) -> list[Row]:
 
 
 def validation_rows(validation: Sequence[Validation]) -> list[Row]:
-    """Return validation.json's records with the cell they speak of, the best first within each kind and query."""
-    found = []
-    for cell in validation:
-        for record in cell.records:
-            n = int(record["n_subsets"])
+    """Return validation.json's records with the cell they speak of; all targets together first, then the best first."""
+    found = [_validation_row(cell, r) for cell in validation for r in cell.records if r.get("value") is not None]
+    order = {k: n for n, k in enumerate(dict.fromkeys((r["kind"], r["statistic"]) for r in found))}
 
-            def measured(prefix: str, value: str, cell: Validation = cell, record: Mapping[str, Any] = record, n: int = n) -> Row | None:
-                if record.get(value) is None:
-                    return None
-                ends = ("low", "high") if not prefix else (f"{prefix}_low", f"{prefix}_high")
-                runs = [cell.node] if cell.node else []
-                return {
-                    "estimate": record[value],
-                    "low": record.get(ends[0]),
-                    "high": record.get(ends[1]),
-                    "n": n,
-                    "seeds": [],
-                    "runs": runs,
-                }
+    def place(row: Row) -> tuple[Any, ...]:
+        of = (row["name"], row["condition"], row["level"], order[row["kind"], row["statistic"]])
+        return (*of, row["query"] != "all", row["query"], -row["models_averaged"], -row["value"]["estimate"])
 
-            found.append(
-                {
-                    "name": cell.name,
-                    "condition": cell.condition,
-                    "level": cell.level,
-                    **{k: str(record[k]) for k in ("kind", "method", "query")},
-                    "n_seeds": int(record.get("n_seeds") or 0),
-                    "models_averaged": int(record.get("models_averaged") or 1),
-                    "value": measured("", "value"),
-                    "minus_reference": measured("minus", "minus_reference"),
-                    "ceiling": record.get("ceiling"),
-                }
-            )
-    kept = [r for r in found if r["value"] is not None]
-    order = {k: n for n, k in enumerate(dict.fromkeys(r["kind"] for r in kept))}
-    return sorted(
-        kept,
-        key=lambda r: (r["name"], r["condition"], r["level"], order[r["kind"]], r["query"] != "all", r["query"], -r["value"]["estimate"]),
-    )
+    return sorted(found, key=place)
+
+
+def _validation_row(cell: Validation, record: Mapping[str, Any]) -> Row:
+    n = int(record["n_subsets"])
+
+    def measured(value: str, low: str, high: str) -> Row | None:
+        if record.get(value) is None:
+            return None
+        ends = {"low": record.get(low), "high": record.get(high)}
+        return {"estimate": record[value], **ends, "n": n, "seeds": [], "runs": [cell.node] if cell.node else []}
+
+    method, reference = str(record["method"]), str(record.get("reference") or "")
+    return {
+        "name": cell.name,
+        "condition": cell.condition,
+        "level": cell.level,
+        "kind": str(record["kind"]),
+        "statistic": str(record.get("statistic") or "spearman"),
+        "method": method,
+        "query": str(record["query"]),
+        "step": int(record.get("step") or -1),
+        "n_seeds": int(record.get("n_seeds") or 0),
+        "models_averaged": int(record.get("models_averaged") or 1),
+        "value": measured("value", "low", "high"),
+        "reference": reference,
+        "minus_reference": None if method == reference else measured("minus_reference", "minus_low", "minus_high"),
+        "ceiling": record.get("ceiling"),
+    }
 
 
 def leading_method(cell: Cell, scores: Sequence[Scores], validation: Sequence[Row]) -> str:

@@ -30,6 +30,8 @@ Length = Literal["raw", "per_token", "regressed"]
 LENGTHS: tuple[Length, ...] = ("raw", "per_token", "regressed")
 PERCENTS = (1.0, 5.0, 10.0)
 """Sizes of the top and bottom whose composition is counted, per cent of the texts."""
+FEWEST = 5
+"""Smaller tops than this are left out, except the widest."""
 MOST_GROUPS = 40
 """Groupings with more values than this say nothing a table could show and are left out."""
 BY_DOMAIN = ("family", "language")
@@ -151,7 +153,7 @@ def compositions(cell: Cell, scores: Scores, texts: Labelled) -> list[Row]:
             member = texts.where(**{by: group})
             for percent in PERCENTS:
                 k = max(1, math.ceil(size * percent / 100))
-                if k >= size:
+                if k >= size or (k < FEWEST and percent < PERCENTS[-1]):
                     continue
                 ends = {"top": ranks[:, :k], "bottom": ranks[:, -k:]}
                 shares = {side: over_seeds([float(member[row].mean()) for row in chosen], k, whole=k) for side, chosen in ends.items()}

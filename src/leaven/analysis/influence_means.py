@@ -106,10 +106,10 @@ def slope(values_SN: Floats, x_N: Floats, cluster_N: Ints, n_clusters: int) -> E
 def over_seeds(values: Sequence[float], n: int, whole: int | None = None) -> Estimate:
     """Return the mean of one value per seed with Student's t interval over seeds.
 
-    With one seed there is no spread over seeds: a share of `whole` units then gets Wilson's interval, anything else none.
+    Where seeds do not differ, or there is one, a share of `whole` units gets Wilson's interval and anything else none.
     """
     centre = float(np.mean(values))
-    if len(values) > 1:
+    if len(values) > 1 and (np.ptp(values) > 0 or not whole):
         found = t_interval(list(values))
         low, high = (max(found.low, 0.0), min(found.high, 1.0)) if whole else (found.low, found.high)
         return Estimate(estimate=centre, low=low, high=high, n=n)

@@ -160,10 +160,7 @@ def _rows(run: AttributionRun, level: LevelName) -> pl.DataFrame:
     path = run.folder / "influence.parquet"
     wanted = ["method", "query", "decomposition", *KEYS[level], "n_learned_tokens", "score"]
     try:
-        there = pl.scan_parquet(path).filter(pl.col("level") == level)
-        if level == "instance":
-            return there.select(*wanted, "window").collect()
-        return there.select(dict.fromkeys(wanted)).collect()
+        return pl.scan_parquet(path).filter(pl.col("level") == level).select(wanted).collect()
     except pl.exceptions.PolarsError:
         read_table(path, INFLUENCE)  # says which column or file is wrong
         raise

@@ -18,6 +18,7 @@ from leaven.reporting.facts import ReportData
 from leaven.reporting.figures import figures
 from leaven.reporting.marks import WIDE, contrast_measure
 from leaven.reporting.pdf import write_pdfs
+from leaven.reporting.sections.influence import influence_sections
 from leaven.reporting.sections.order import order_sections
 
 TABLES = ("results", "scores", "curves", "realised")
@@ -34,7 +35,7 @@ def write_exports(data: ReportData, analysis: Path, out: Path) -> None:
     contrasts = contrast_table(data)
     contrasts.write_parquet(out / "tables" / "contrasts.parquet", compression="zstd", statistics=False)
     flat_columns(contrasts).write_csv(out / "tables" / "contrasts.csv", line_terminator="\n")
-    sections = order_sections(data.order)
+    sections = [*order_sections(data.order), *influence_sections(data.influence)]
     for table in (t for s in sections for t in s.tables if t.records):
         frame = pl.DataFrame(list(table.records), infer_schema_length=None)
         frame.write_parquet(out / "tables" / f"{table.id}.parquet", compression="zstd", statistics=False)

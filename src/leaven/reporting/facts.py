@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leaven.core.types import Finding
+from leaven.reporting.sections.influence_inputs import InfluenceInputs
 from leaven.reporting.sections.inputs import OrderInputs
 
 SCOPES = {True: "items seen in training", False: "unseen items"}
@@ -146,7 +147,8 @@ class Condition:
 class ReportData:
     """Everything one report shows; `facts` keeps parts of the resolved study for the methods (model, train, stages).
 
-    `order` feeds the sections on the order of thought and code; what is empty in it makes no section.
+    `order` feeds the sections on the order of thought and code, `influence` those on the influence of training examples; what is
+    empty in them makes no section.
     """
 
     study: str
@@ -173,6 +175,7 @@ class ReportData:
     references: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     order: OrderInputs = field(default_factory=OrderInputs)
+    influence: InfluenceInputs = field(default_factory=InfluenceInputs)
 
     def is_primary(self, contrast: Finding) -> bool:
         """Return whether a contrast answers the question (one for each level of what the study varies)."""

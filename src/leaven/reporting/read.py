@@ -1,7 +1,7 @@
 """Published folders + the resolved study -> ReportData, the facts one report shows.
 
-Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results, order.json if there) and the sources' own
-accounts of their rows. Curves are thinned to at most POINTS means, so that a report stays small however large the
+Reads the analysis folder (findings.json, answer.json, scores, curves, realised, results, order.json and influence.json if there) and
+the sources' own accounts of their rows. Curves are thinned to at most POINTS means, so that a report stays small however large the
 study is.
 Not covered: the sample browser's items (samples.py), computing scores or contrasts (analysis/), drawing (figures.py).
 """
@@ -23,7 +23,8 @@ from leaven.core.types import Finding
 from leaven.errors import DataError
 from leaven.reporting.facts import SCOPES, Condition, Curve, Mixture, ReportData, Run, Score
 from leaven.reporting.samples import shown_samples
-from leaven.reporting.sections.from_json import inputs_from
+from leaven.reporting.sections.from_json import influence_inputs_from, inputs_from
+from leaven.reporting.sections.influence_inputs import InfluenceInputs
 from leaven.reporting.sections.inputs import OrderInputs
 
 POINTS = 90
@@ -77,6 +78,7 @@ def read_report(spec: Mapping[str, Any], inputs: Mapping[str, Path]) -> ReportDa
         benchmarks=_named(spec.get("benchmarks", ())),
         references=tuple(str(r) for r in spec.get("references", ())),
         order=_order(folder / "order.json"),
+        influence=_influence(folder / "influence.json"),
         facts={name: spec[name] for name in ("model", "train", "stages", "tokenizer") if spec.get(name)},
     )
 
@@ -103,6 +105,11 @@ def _json(path: Path) -> Any:
 def _order(path: Path) -> OrderInputs:
     """Return what the analysis found on the order of thought and code; nothing where it did not look."""
     return inputs_from(_json(path), str(path)) if path.is_file() else OrderInputs()
+
+
+def _influence(path: Path) -> InfluenceInputs:
+    """Return what the analysis found on the influence of training examples; nothing where nothing was attributed."""
+    return influence_inputs_from(_json(path), str(path)) if path.is_file() else InfluenceInputs()
 
 
 def _primary(answer: Mapping[str, Any], findings: Sequence[Finding]) -> str:

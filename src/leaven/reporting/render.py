@@ -41,6 +41,7 @@ from leaven.reporting.rows import (
     warning_list,
 )
 from leaven.reporting.samples import samples_note, shown_item
+from leaven.reporting.sections.influence import influence_sections
 from leaven.reporting.sections.order import order_sections
 from leaven.reporting.sections.page import shown_sections
 from leaven.reporting.wording import MISSING, plural, printable, unbroken, value_text
@@ -96,7 +97,7 @@ def _context(data: ReportData) -> dict[str, Any]:
     contrasts_deep = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
     scores = score_tables(data, provenance)
     by_difficulty = difficulty_tables(data, provenance)
-    sections = shown_sections(order_sections(data.order), provenance.add_source)
+    sections = shown_sections([*order_sections(data.order), *influence_sections(data.influence)], provenance.add_source)
     references = cited(data.references, data.version)
     context = {
         "d": data,

@@ -82,13 +82,16 @@ def errata_section(inputs: OrderInputs) -> Section | None:
             f"The paper's printed counts, recomputed when this page was written: {', '.join(told)}.",
         ),
         tables=(
-            _table("errata", "What differs, or reads differently once counted", open_rows, "", True),
-            _table("errata-holds", "What was checked and holds", [e for e in found if e.kind == "holds"], "Checked and found right", False),
+            errata_table("errata", "What differs, or reads differently once counted", open_rows, "", True),
+            errata_table(
+                "errata-holds", "What was checked and holds", [e for e in found if e.kind == "holds"], "Checked and found right", False
+            ),
         ),
     )
 
 
-def _table(ident: str, caption: str, rows: list[Erratum], summary: str, shown: bool) -> Table:
+def errata_table(ident: str, caption: str, rows: list[Erratum], summary: str, shown: bool) -> Table:
+    """Return checks as a table of what is printed, what was computed and what follows."""
     return Table(
         id=ident,
         caption=caption,

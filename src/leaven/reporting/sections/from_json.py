@@ -1,6 +1,6 @@
-"""Plain JSON -> OrderInputs: the records of inputs.py as an analysis step writes them, checked field by field.
+"""Plain JSON -> OrderInputs or InfluenceInputs: the records as an analysis step writes them, checked field by field.
 
-The file is one object with the fields of OrderInputs; every record is an object with the fields of its dataclass, and
+The file is one object with the fields of the inputs; every record is an object with the fields of its dataclass, and
 what a record may leave out, the file may leave out.
 Not covered: computing what is in it (analysis/).
 """
@@ -15,15 +15,21 @@ from functools import lru_cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from leaven.errors import DataError
+from leaven.reporting.sections.influence_inputs import InfluenceInputs
 from leaven.reporting.sections.inputs import OrderInputs
 
 
 def inputs_from(found: Any, where: str = "order.json") -> OrderInputs:
-    """Return the inputs that plain JSON holds; `where` names it in errors.
+    """Return the inputs on order that plain JSON holds; `where` names it in errors.
 
     Raises DataError naming the record and field that is missing, unknown or of another type.
     """
     return _record(OrderInputs, found, where)
+
+
+def influence_inputs_from(found: Any, where: str = "influence.json") -> InfluenceInputs:
+    """Return the inputs on influence that plain JSON holds; arguments and errors as of inputs_from."""
+    return _record(InfluenceInputs, found, where)
 
 
 @lru_cache(maxsize=64)

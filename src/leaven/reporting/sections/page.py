@@ -21,6 +21,7 @@ def shown_sections(sections: Sequence[Section], add: Callable[[Source], int]) ->
             "paragraphs": s.paragraphs,
             "figures": s.figures,
             "blocks": _blocks([_table(t, add) for t in s.tables]),
+            "strips": s.strips,
             "notes": s.notes,
         }
         for s in sections

@@ -68,8 +68,18 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShownStrip:
+    """One text token by token: `pieces` are (text, mark, class of its shading); `cut` says what is left out."""
+
+    title: str
+    about: str
+    pieces: tuple[tuple[str, str, str], ...]
+    cut: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One section of the page: title, its short name in the contents, paragraphs, figures, then tables and notes."""
+    """One section of the page: title, its short name in the contents, paragraphs, figures, then tables, strips and notes."""
 
     id: str
     title: str
@@ -77,6 +87,7 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
+    strips: tuple[ShownStrip, ...] = ()
     notes: tuple[str, ...] = ()
 
 
