@@ -22,6 +22,7 @@ from typing import Any
 
 from leaven.core.sandbox.inside.plaindata import Channel
 from leaven.core.sandbox.jobs import Job
+from leaven.core.sandbox.libraries import ENVIRONMENT, library_paths
 from leaven.core.sandbox.toolchains import COMPILE, plan, readable_folders
 
 _ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
@@ -88,12 +89,14 @@ class Worker:
             self._scratch,
             kind,
             os.pathsep.join((sys.base_prefix, *(readable_folders() if kind == "foreign" else ()))),
+            os.pathsep.join(library_paths() if kind == "python" else ()),
         ]
         with control, verdicts:
             self._process = subprocess.Popen(
                 command,
                 env={k: os.environ[k] for k in ("LD_LIBRARY_PATH",) if k in os.environ}
-                | {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"},
+                | {"PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"}
+                | ENVIRONMENT,
                 pass_fds=(control.fileno(), verdicts.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

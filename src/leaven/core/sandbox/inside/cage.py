@@ -64,6 +64,7 @@ class Cage:
         self.tier = tier
         self.uid = uid
         self.scratch = scratch
+        self.jobs = os.path.join(scratch, "jobs")
         self.root = LINUX and os.geteuid() == 0
         self.machine = os.uname().machine
         self._pidns = -1
@@ -84,24 +85,41 @@ class Cage:
 
     # -- the worker ---------------------------------------------------------------------------------------------------
 
-    def enter(self, readable: list[str]) -> None:
-        """Isolate the calling process for good, `readable` folders aside; in tiers A and B it returns in a new process,
-        first of its pid namespace."""
+    def enter(self, readable: list[str], libraries: list[str]) -> list[str]:
+        """Isolate the calling process for good, `readable` paths and `libraries` aside; return where to import those from.
+
+        In tiers A and B it returns in a new process, first of its pid namespace.
+        """
+        folders = sorted({os.path.dirname(path) for path in libraries})
         if self.tier in "AB":
             self._enter_namespaces()
-            self._build_root(readable)
-        elif LINUX:
-            os.chmod(self.scratch, 0o711)  # a job of another uid lives in a folder of its own below
+            self._build_root([*readable, *libraries])
+        else:
+            folders = self._prepare_scratch(libraries)
+        if self.tier in "CD" and LINUX:
             self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         if self.tier == "C":
             self.kernel.call("prctl", SUBREAPER, 1, 0, 0, 0)
-            self._ruleset = self._build_ruleset([*readable, *_SYSTEM_FOLDERS])
+            self._ruleset = self._build_ruleset([*readable, *libraries, *folders, *_SYSTEM_FOLDERS])
         if self.tier == "A":
             os.setgroups([])
             os.setresgid(self.uid, self.uid, self.uid)
         if self.kernel is not None:
             self.kernel.call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
         os.umask(0o077)
+        return folders
+
+    def _prepare_scratch(self, libraries: list[str]) -> list[str]:
+        """Make the folder of jobs, and one with links to the libraries: a listing of theirs would promise more than may be
+        read."""
+        os.chmod(self.scratch, 0o711)  # a job of another uid lives in a folder of its own below
+        os.mkdir(self.jobs, 0o711)
+        linked = os.path.join(self.scratch, "libraries")
+        os.mkdir(linked, 0o755)
+        for path in libraries:
+            if not os.path.lexists(os.path.join(linked, os.path.basename(path))):
+                os.symlink(path, os.path.join(linked, os.path.basename(path)))
+        return [linked]
 
     def _enter_namespaces(self) -> None:
         kernel, uid, gid = self.kernel, os.geteuid(), os.getegid()
@@ -129,8 +147,12 @@ class Cage:
         root = next((d for d in ("/sys", "/mnt", "/media", "/srv") if os.path.isdir(d)), "/tmp")
         mount(b"tmpfs", root.encode(), b"tmpfs", NOSUID | NODEV, b"size=1m,mode=755")
         for folder in (*_SYSTEM_FOLDERS, *readable):
-            if os.path.isdir(folder) and not os.path.ismount(root + folder):
-                os.makedirs(root + folder, 0o755, exist_ok=True)
+            if os.path.exists(folder) and not os.path.ismount(root + folder):
+                if os.path.isdir(folder):
+                    os.makedirs(root + folder, 0o755, exist_ok=True)
+                else:
+                    os.makedirs(os.path.dirname(root + folder), 0o755, exist_ok=True)
+                    os.close(os.open(root + folder, os.O_CREAT | os.O_WRONLY))
                 mount(folder.encode(), (root + folder).encode(), None, _BIND)
                 self._read_only((root + folder).encode())
         for folder in ("dev", "proc", "etc", "tmp", "var/tmp"):
@@ -160,7 +182,7 @@ class Cage:
         self.kernel.mount(b"none", target, None, _REMOUNT | flags | extra | (_BIND if bind else 0))
 
     def _build_ruleset(self, readable: list[str]) -> int:
-        """Landlock: read and execute the interpreter and system libraries, everything inside the scratch folder, no
+        """Landlock: read and execute the interpreter and system libraries, everything inside the folder of jobs, no
         more."""
         abi = self.kernel.landlock_abi()
         if abi < 1:
@@ -168,7 +190,8 @@ class Cage:
         handled = (1 << (13 if abi == 1 else 14 if abi == 2 else 15)) - 1
         ruleset = self.kernel.call("syscall", 444, self.kernel.buffer(struct.pack("=Q", handled)), 8, 0)
         devices = [(f"/dev/{d}", 0b110) for d in ("null", "zero", "urandom")]
-        for path, rights in [*[(p, 0b1101) for p in readable], *devices, (self.scratch, handled)]:
+        folders = [(p, 0b1101 if os.path.isdir(p) else 0b101) for p in readable]
+        for path, rights in [*folders, *devices, (self.jobs, handled)]:
             if os.path.exists(path):
                 handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
                 self.kernel.call(

@@ -197,7 +197,7 @@ class Zygote:
         if self.cage.tier in "AB":
             return ""
         self.count += 1
-        folder = os.path.join(self.cage.scratch, str(self.count))
+        folder = os.path.join(self.cage.jobs, str(self.count))
         os.mkdir(folder, 0o700)
         return folder
 
@@ -217,7 +217,7 @@ class Zygote:
             self.send_reports([self.run_child(task, task["programs"], lock)])
             return
         if task["mode"] == "quick":
-            self.quick.run(task, receive_sockets(self.judge_control), lock)
+            self.quick.run(task, lock)
             return
         reports, sent = [], time.monotonic()
         for index in range(task["count"]):
@@ -323,16 +323,6 @@ def receive_socket(over: _socket.socket) -> _socket.socket | None:
     return _socket.socket(fileno=int.from_bytes(extra[0][2][:4], sys.byteorder))
 
 
-def receive_sockets(over: _socket.socket) -> list[int]:
-    """Return a descriptor for each program of a quick batch, -1 where there is nothing to ask."""
-    data, extra, _, _ = over.recvmsg(256, _socket.CMSG_SPACE(4 * 256))
-    while data[:1] == b"t":
-        data, extra, _, _ = over.recvmsg(256, _socket.CMSG_SPACE(4 * 256))
-    raw = b"".join(part[2] for part in extra)
-    found = iter(int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, len(raw), 4))
-    return [next(found) if asked else -1 for asked in data]
-
-
 def open_stdin(text: str, folder: str) -> int:
     """Return a descriptor from which `text` can be read."""
     if hasattr(os, "memfd_create"):
@@ -357,13 +347,13 @@ def dress_up() -> None:
 
 def main() -> None:
     """Enter the cage, warm up, say so, serve."""
-    control_fd, verdict_fd, tier, uid, scratch, kind, readable = sys.argv[1:8]
+    control_fd, verdict_fd, tier, uid, scratch, kind, readable, libraries = sys.argv[1:9]
     control = plaindata.Channel(_socket.socket(fileno=int(control_fd)), 1 << 30, "both", ahead=0)
     verdicts = _socket.socket(fileno=int(verdict_fd))
     del sys.path[0], sys.argv[1:]
     try:
         cage = cages.Cage(tier, int(uid), scratch)
-        cage.enter(readable.split(os.pathsep))
+        sys.path += cage.enter(readable.split(os.pathsep), libraries.split(os.pathsep) if libraries else [])
         zygote = Zygote(control, verdicts, cage)
         if kind == "python":
             warm_up(zygote.modules)

@@ -183,6 +183,10 @@ def _encode(value: Any, remember: Remember) -> Any:
     for base in kind.__mro__:
         if base.__name__ in _STANDARD.get(base.__module__, ()) and _is_standard(base):
             return _encode_standard(base, value, remember)
+        if base.__name__ == "generic" and base.__module__ == "numpy":  # a number as numpy gives it
+            number = value.item()
+            if type(number) in _NATIVE_LEAVES:
+                return _encode(number, None)
     if remember is not None:
         return remember(value)
     raise NotPlain(f"a value of type {kind.__name__}")

@@ -7,9 +7,11 @@ socket that the judge has filled; the child answers and ends by itself. Only for
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import signal
+import sys
 from os import close
 from time import monotonic
 from typing import Any
@@ -34,9 +36,12 @@ class QuickBatch:
         self.limits: dict[str, Any] = {}
         self.eyes: watch.Watch | None = None
 
-    def run(self, task: dict, sockets: list[int], lock: Any) -> None:
-        """Run a child for every socket; a report on each goes to the supervisor."""
+    def run(self, task: dict, lock: Any) -> None:
+        """Run a child for every socket the judge sends; a report on each goes to the supervisor."""
         zygote, self.limits, self.owner = self.zygote, task["limits"], os.getpid()
+        sockets, trouble = self.await_sockets()
+        if trouble:
+            zygote.send_reports([], trouble)
         fork, wait, printed, names = zygote.cage.fork, zygote.cage.wait, self.poll.poll, os.listdir
         end_after_one, output_bytes = zygote.candidate.end_after_one, task["limits"]["output_bytes"]
         signal.signal(signal.SIGALRM, self.look)
@@ -85,24 +90,42 @@ class QuickBatch:
         eyes.drain(self.output)
         return eyes.reason, status, max(cpu_s, eyes.used), monotonic() - self.begun, eyes.texts()[0], ""
 
+    def await_sockets(self) -> tuple[list[int], str]:
+        """Return a descriptor for each program, -1 where there is nothing to ask, or why the judge had to be killed."""
+        control = self.zygote.judge_control
+        while not (trouble := self.listen_to_judge()):
+            data, extra, _, _ = control.recvmsg(256, _socket.CMSG_SPACE(4 * 256))
+            if not data:
+                return [], "judge_gone"
+            if data[:1] != b"t":
+                raw = b"".join(part[2] for part in extra)
+                found = iter(int.from_bytes(raw[i : i + 4], sys.byteorder) for i in range(0, len(raw), 4))
+                return [next(found) if asked else -1 for asked in data], ""
+        return [], trouble
+
     def await_judge(self) -> str:
         """Wait until the judge is through with the batch; return why it had to be killed, if it had."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        zygote = self.zygote
+        while not (trouble := self.listen_to_judge()):
+            notice = self.zygote.judge_control.recv(64)[-1:]
+            if notice == b"e":
+                return ""
+            if not notice:
+                return "judge_gone"
+        return trouble
+
+    def listen_to_judge(self) -> str:
+        """Wait for a word of the judge; return why it had to be killed instead: tests may take long without a program."""
+        zygote, limit = self.zygote, self.limits["cpu_s"]
         mark = watch.cpu_clock(zygote.judge_pid)
         poll = select.poll()
         poll.register(zygote.judge_fd, select.POLLIN)
         poll.register(zygote.control.sock, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
         while True:
-            for fd, _ in poll.poll(1000 * self.limits["cpu_s"]):
+            for fd, _ in poll.poll(1000 * limit):
                 if fd != zygote.judge_fd:
                     zygote.end_everything(0)
-                notice = zygote.judge_control.recv(64)[-1:]
-                if notice == b"e":
-                    return ""
-                if not notice:
-                    return "judge_gone"
-                mark = watch.cpu_clock(zygote.judge_pid)
-            if watch.cpu_clock(zygote.judge_pid) - mark > 2 * self.limits["cpu_s"]:
+                return ""
+            if watch.cpu_clock(zygote.judge_pid) - mark > 2 * limit:
                 os.kill(zygote.judge_pid, signal.SIGKILL)
                 return "judge_cpu"

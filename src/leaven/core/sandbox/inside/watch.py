@@ -206,7 +206,8 @@ class Watch:
         poll = select.poll()
         poll.register(self.zygote.judge_control.fileno(), select.POLLIN)
         while not self.judged and self.reason != "judge_gone":
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if poll.poll(min(max(0.0, deadline - time.monotonic()), self.limits["cpu_s"]) * 1000):
+                self.read_notices()
+            elif time.monotonic() >= deadline or cpu_clock(self.zygote.judge_pid) - self.judge_mark > 2 * self.limits["cpu_s"]:
                 self.reason = "judge_cpu"
                 return
-            self.read_notices()
