@@ -35,7 +35,7 @@ from leaven.core.step import StepContext
 
 _MOST_SHARE_OF_TIME = 0.05
 """Share of the time that writing sums may take."""
-_DRIFT_TOKENS = 2048
+_DRIFT_TOKENS = 1024
 
 
 def fill(
@@ -138,6 +138,7 @@ class _Work:
         turns = in_dtype(store.bases, self.tracked.numbers)
         total = len(store.texts) + sum(self._size(k) for k in range(begin, len(plan.batches)))
         waiting: list[str] = []
+        self.ctx.progress(0, 0, "gradients: rows")
         with _RowFiles(store, total) as files:
 
             def commit(_: int) -> None:

@@ -22,7 +22,7 @@ from leaven.core.rng import rng
 from leaven.data.tokenise import load_tokens
 from leaven.errors import DataError
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 """Padded tokens per batch; bounds activations (tokens x sum of widths) and logits."""
 
 
