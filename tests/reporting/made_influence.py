@@ -135,7 +135,8 @@ def scored(
     own, common = np.random.default_rng(1000 + seed), np.random.default_rng(7)
     opened = {k: load_tokens(v) for k, v in tokens.items()}
     columns: dict[str, list[Any]] = {c: [] for c in INFLUENCE}
-    shared = {t: common.normal(0, 0.25, labels.height) for t in truth}
+    domains = labels["domain"].to_numpy()
+    shared = {t: centred(common.normal(0, 0.25, labels.height), domains) for t in truth}
     for method, kept in METHODS.items():
         for target, expected in truth.items():
             noise = shared[target] + own.normal(0, 0.2, labels.height) + own.normal(0, 0.1)
@@ -152,6 +153,12 @@ def scored(
                     for column, value in zip(INFLUENCE, row, strict=True):
                         columns[column].append(value)
     return pl.DataFrame(columns, schema=INFLUENCE)
+
+
+def centred(noise: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return noise with mean zero in every group, so that what is planted is the mean of the texts that are there."""
+    means = {g: noise[groups == g].mean() for g in np.unique(groups)}
+    return noise - np.array([means[g] for g in groups])
 
 
 def finer(

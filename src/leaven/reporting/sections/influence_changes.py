@@ -127,11 +127,12 @@ def _table(rows: Sequence[Change], inputs: InfluenceInputs) -> Table:
 
 
 def _verdict(r: Change) -> tuple[Cell]:
-    """Return whether the measured change has the predicted sign, where its interval leaves out zero."""
+    """Return whether the measured change has the predicted sign, where both intervals leave out zero."""
     if r.realised is None or r.realised.estimate is None or r.predicted.estimate is None:
         return (Cell(text="not measured", kind="open"),)
-    if r.realised.low is None or r.realised.high is None or r.realised.low <= 0 <= r.realised.high:
-        return (Cell(text="? undecided", kind="open"),)
+    for m, word in ((r.predicted, "prediction"), (r.realised, "measurement")):
+        if m.low is None or m.high is None or m.low <= 0 <= m.high:
+            return (Cell(text="? undecided", kind="open", tags=(f"the {word} allows both",)),)
     same = (r.realised.estimate > 0) == (r.predicted.estimate > 0)
     return (Cell(text="\u2713 as predicted", kind="favours") if same else Cell(text="\u2717 opposite", kind="opposes"),)
 

@@ -14,8 +14,9 @@ from leaven.reporting.dots import Dots, draw_dots
 from leaven.reporting.marks import Figure
 from leaven.reporting.sections.influence_inputs import Attributed, InfluenceInputs, Validated
 from leaven.reporting.sections.influence_words import cell_words, dot, method_words, of_cell
-from leaven.reporting.sections.section import Cell, Column, Section, Table, bracketed, listed, measured_cell, measured_record, sentence
-from leaven.reporting.wording import MISSING, number, plural
+from leaven.reporting.sections.inputs import Measured
+from leaven.reporting.sections.section import Cell, Column, Section, Table, listed, measured_cell, measured_record, sentence
+from leaven.reporting.wording import MISSING, interval, number, plural
 
 KINDS = {
     ("lds", "spearman"): "Random subsets left out, rank correlation (linear datamodelling score)",
@@ -71,7 +72,7 @@ def _verdict(rows: Sequence[Validated], lead: Attributed) -> str:
         )
     best, *others = ranked
     where = {"lds": "random subsets of the data", "group": "groups of examples left out"}.get(best.kind, best.kind)
-    told = f"{sentence(method_words(best.method))} predicts retraining best: rank correlation {bracketed(best.value)} "
+    told = f"{sentence(method_words(best.method))} predicts retraining best: rank correlation {_plain(best.value)} "
     told += f"with what happened to models retrained on {where} ({plural(best.value.n, UNIT.get(best.kind, 'subset'))}"
     told += f", {plural(best.n_seeds, 'seed')} each" if best.n_seeds else ""
     told += f"; scores averaged over {plural(best.models_averaged, 'model')})" if best.models_averaged > 1 else ")"
@@ -81,6 +82,10 @@ def _verdict(rows: Sequence[Validated], lead: Attributed) -> str:
     if best.value.low is not None and best.value.low <= 0:
         told += ". Its interval holds zero: these scores were not shown to predict anything"
     return told + f". Where one method is shown below, it is {method_words(lead.main)}."
+
+
+def _plain(m: Measured) -> str:
+    return f"{number(m.estimate)} {interval(m.low, m.high)}".removesuffix(f" {MISSING}")
 
 
 def _tied(best: Validated, other: Validated) -> bool:
@@ -122,7 +127,9 @@ def _figure(rows: Sequence[Validated]) -> Figure | None:
     for kind, statistic in drawn:
         ranked = _overall(rows, kind, statistic)[:MOST_DRAWN]
         named = len({r.query for r in ranked}) > 1
-        dots = [dot(method_words(r.method) + (f", {r.query}" if named else ""), r.value, order[r.method], r.ceiling) for r in ranked]
+        dots = [
+            dot(method_words(r.method) + (f", {r.query}" if named else ""), r.value, order[r.method], r.ceiling, plain=True) for r in ranked
+        ]
         panels.append(Dots(title=_words(kind, statistic), rows=tuple(d for d in dots if d), zero=kind != "auc"))
         said += [f"{d.label} {d.words}" for d in dots[:5] if d]
     if not panels:

@@ -13,7 +13,7 @@ from leaven.reporting.dots import Dot
 from leaven.reporting.sections.influence_inputs import Attributed, InfluenceInputs
 from leaven.reporting.sections.inputs import Measured
 from leaven.reporting.sections.section import Cell, bracketed, fine, measured_cell
-from leaven.reporting.wording import MISSING, level_text, number, plural
+from leaven.reporting.wording import MISSING, interval, level_text, number, plural
 
 FORMS = {"raw": "per text", "per_token": "per learned token", "regressed": "per text, length regressed out"}
 METHOD_WORDS = {
@@ -81,11 +81,15 @@ def influence_cell(measured: Measured | None, *, shared: str = "", noun: str = "
     return measured_cell(measured, signed=True, shared=shared, noun=noun, what=what, say=lambda v: fine(v, sign=True))
 
 
-def dot(label: str, measured: Measured, style: int = 6, base: float | None = None, *, percent: bool = False) -> Dot | None:
-    """Return a row of a chart; None without a number."""
+def dot(
+    label: str, measured: Measured, style: int = 6, base: float | None = None, *, percent: bool = False, plain: bool = False
+) -> Dot | None:
+    """Return a row of a chart; None without a number. `plain` numbers (correlations) have no plus sign and three decimals."""
     if measured.estimate is None:
         return None
     words = bracketed(measured, percent=percent, signed=not percent)
+    if plain:
+        words = f"{number(measured.estimate)} {interval(measured.low, measured.high)}".removesuffix(f" {MISSING}")
     return Dot(label=label, words=words, estimate=measured.estimate, low=measured.low, high=measured.high, style=style, base=base)
 
 
