@@ -255,12 +255,13 @@ def difficulty_section(inputs: InfluenceInputs) -> Section | None:
         return None
     tables = [t for number, cell in enumerate(cells(inputs)) if (t := _slope_table(inputs, cell, number))]
     tables.append(_level_table(inputs, lead, levels))
-    told = [f"{_arrow(r)} {bracketed(r.mean, signed=True)}" for r in slopes if r.length == "raw"]
+    told = [f"{_arrow(r)} {bracketed(r.mean, signed=True)}" for r in slopes if r.length == "raw" and r.mean.estimate is not None]
+    figure = _difficulty_figure(levels, lead)
     return Section(
         id="influence-difficulty",
         title="Influence by difficulty",
         paragraphs=(f"Change of mean influence per level of difficulty, nats per text: {'; '.join(told)}.",) if told else (),
-        figures=(_difficulty_figure(levels, lead),),
+        figures=(figure,) if figure else (),
         tables=tuple(tables),
     )
 
@@ -269,7 +270,7 @@ def _arrow(r: GroupMean) -> str:
     return f"{r.within or 'all texts'} \u2192 {r.target}"
 
 
-def _difficulty_figure(rows: Sequence[GroupMean], lead: Attributed) -> Figure:
+def _difficulty_figure(rows: Sequence[GroupMean], lead: Attributed) -> Figure | None:
     raw = [r for r in rows if r.length == "raw" and r.mean.estimate is not None]
     styles = {w: i for i, w in enumerate(dict.fromkeys(r.within for r in raw))}
     panels = []
@@ -282,6 +283,8 @@ def _difficulty_figure(rows: Sequence[GroupMean], lead: Attributed) -> Figure:
             if points:
                 series.append(Series(label=f"from {within or 'all texts'}", style=style, points=points, bars=bars, dash=style))
         panels.append(Panel(title=f"Target: {target}", series=tuple(series)))
+    if not panels:
+        return None
     levels = tuple(sorted({float(r.group) for r in raw}))
     frame = Frame(
         x_name="difficulty", y_name="mean influence, nats per removed text", columns=2, x_ticks=levels if len(levels) <= 10 else ()

@@ -33,7 +33,7 @@ def part_section(inputs: InfluenceInputs) -> Section | None:
     for by in HEADS:
         own = [r for r in of_cell(rows, lead) if r.by == by]
         if own:
-            figures.append(_figure(by, own))
+            figures += [figure] if (figure := _figure(by, own)) else []
             tables += [
                 _table(by, inputs, cell, number) for number, cell in enumerate(whole) if any(r.by == by for r in of_cell(rows, cell))
             ]
@@ -64,7 +64,7 @@ def _split(rows: Sequence[GroupMean]) -> str:
     return rows[0].decomposition
 
 
-def _figure(by: str, rows: Sequence[GroupMean]) -> Figure:
+def _figure(by: str, rows: Sequence[GroupMean]) -> Figure | None:
     own = [r for r in rows if r.length == _form(by) and r.decomposition == _split(rows)]
     styles = {t: i for i, t in enumerate(targets_of(own))}
     panels, said = [], []
@@ -73,6 +73,8 @@ def _figure(by: str, rows: Sequence[GroupMean]) -> Figure:
         dots = [dot(r.group.replace("_", " "), r.mean, style) for r in ranked]
         panels.append(Dots(title=f"Target: {target}", rows=tuple(d for d in dots if d)))
         said += [f"{d.label} {d.words} on {target}" for d in dots[:4] if d]
+    if not said:
+        return None
     unit = "nats per token" if by == "token_class" else "nats per learned token"
     title = f"Mean influence by {HEADS[by]}"
     return Figure(
