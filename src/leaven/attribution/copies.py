@@ -130,6 +130,15 @@ class Copies:
         """Return the parameters of one copy under the model's names."""
         return {n: p.detach()[copy].clone() for n, p in self.stacked.items()}
 
+    def moments(self, copy: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return both AdamW moments of one copy under the model's names."""
+        sizes = [p.numel() for p in self.stacked.values()]
+        first, second = (
+            {n: v.view(p.shape)[copy].clone() for (n, p), v in zip(self.stacked.items(), vector.split(sizes), strict=True)}
+            for vector in (self.first, self.second)
+        )
+        return first, second
+
     def state(self) -> dict[str, Tensor]:
         """Return weights, moments and the update count."""
         return {"flat": self.flat.detach(), "first": self.first, "second": self.second, "updates": self.updates.reshape(1)}
