@@ -52,8 +52,18 @@ class Validation:
     ceiling: float | None
 
 
-Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""(predicted [K,X], realised [K,X], how often each row counts [K]) -> [X]."""
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """How to compare predicted with realised values [..,K]: what is prepared once, what each resample makes of it, and
+    the comparison of two such results [..,K] -> [..]; the counts say how often each of K stands in the resample."""
+
+    prepare: Callable[[np.ndarray], np.ndarray]
+    resample: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    compare: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return the statistic of values [..,K] that broadcast against each other, [..]."""
+        return self.compare(self.resample(self.prepare(a), counts), self.resample(self.prepare(b), counts), counts)
 
 
 def agreements(
@@ -82,29 +92,31 @@ def agreements(
         seed: of the resampling.
 
     Raises:
-        DataError: no such reference or statistic, or fewer than 3 subsets.
+        DataError: no such reference or statistic, or a correlation over fewer than 3 subsets.
     """
     if statistic not in STATISTICS or reference not in predicted:
         known = list(STATISTICS) if statistic not in STATISTICS else list(predicted)
         wrong = statistic if statistic not in STATISTICS else reference
         raise DataError(f"validation: expected one of {', '.join(known)}, found {wrong!r}.{did_you_mean(wrong, known)}")
     n_subsets, n_seeds, n_queries = realised_KSQ.shape
-    if n_subsets < 3:
+    if n_subsets < 3 and statistic != "sign":
         raise DataError(f"validation: expected at least 3 subsets or groups, found {n_subsets}")
-    target = realised_KSQ.mean(1)
+    how, ones = STATISTICS[statistic], np.ones(n_subsets)
+    target = how.prepare(realised_KSQ.mean(1).T)  # [Q,K]
     ceiling = reliability_ceiling(realised_KSQ) if statistic == "spearman" else None
     names = list(predicted)
     models = len(predicted[reference])
-    columns = {m: np.concatenate([p, p.mean(0, keepdims=True)]) for m, p in predicted.items()}  # [M+1,K,Q]
-    found = {m: _per_query(STATISTICS[statistic], c, target, np.ones(n_subsets)) for m, c in columns.items()}  # [M+1,Q]
+    columns = {m: how.prepare(np.concatenate([p, p.mean(0, keepdims=True)]).transpose(0, 2, 1)) for m, p in predicted.items()}
+    found = {m: how.compare(how.resample(c, ones), how.resample(target, ones), ones) for m, c in columns.items()}  # [M+1,Q]
     resampled: dict[str, list[np.ndarray]] = {m: [] for m in names}
     means: dict[str, list[np.ndarray]] = {m: [] for m in names}
     draw = rng(seed, "validation-bootstrap")
     for _ in range(draws):
         counts = np.bincount(draw.integers(n_subsets, size=n_subsets), minlength=n_subsets).astype(float)
         chosen = draw.integers(n_queries, size=n_queries)
+        realised = how.resample(target, counts)
         for method in names:
-            each = _per_query(STATISTICS[statistic], columns[method], target, counts)
+            each = how.compare(how.resample(columns[method], counts), realised, counts)
             resampled[method].append(each[-1])
             means[method].append(_one_and_mean(each[:, chosen]))
     result = []
@@ -146,59 +158,61 @@ def _interval(samples: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _per_query(statistic: Statistic, predicted_MKQ: np.ndarray, target_KQ: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the statistic of every model and query, [M,Q]."""
-    m, k, q = predicted_MKQ.shape
-    flat = predicted_MKQ.transpose(1, 0, 2).reshape(k, m * q)
-    return statistic(flat, np.tile(target_KQ, (1, m)), counts).reshape(m, q)
-
-
 def reliability_ceiling(realised_KSQ: np.ndarray) -> float | None:
     """Return sqrt of the mean over queries of Spearman-Brown reliability over S seeds; None for one seed."""
     seeds = realised_KSQ.shape[1]
     if seeds < 2:
         return None
-    ones = np.ones(len(realised_KSQ))
+    each, ones = realised_KSQ.transpose(1, 2, 0), np.ones(len(realised_KSQ))
     pairs = [(a, b) for a in range(seeds) for b in range(a)]
-    single = np.mean([spearman(realised_KSQ[:, a], realised_KSQ[:, b], ones) for a, b in pairs], axis=0)
+    single = np.mean([spearman(each[a], each[b], ones) for a, b in pairs], axis=0)
     single = np.clip(single.mean(), 0, 1)
     return float(np.sqrt(seeds * single / (1 + (seeds - 1) * single)))
 
 
-def spearman(a_KX: np.ndarray, b_KX: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return Spearman's correlation per column when row k counts `counts[k]` times, ties at their mean rank, [X]."""
-    return pearson(weighted_ranks(a_KX, counts), weighted_ranks(b_KX, counts), counts)
-
-
-def pearson(a_KX: np.ndarray, b_KX: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation per column when row k counts `counts[k]` times (0 without variation), [X]."""
-    share = (counts / counts.sum())[:, None]
-    a, b = a_KX - (share * a_KX).sum(0), b_KX - (share * b_KX).sum(0)
-    top, bottom = (share * a * b).sum(0), np.sqrt((share * a * a).sum(0) * (share * b * b).sum(0))
-    tiny = 1e-12 * (np.abs(a_KX).max(0) * np.abs(b_KX).max(0))
+def pearson_of(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation over the last axis when place k counts `counts[k]` times (0 without variation)."""
+    share = counts / counts.sum()
+    tiny = 1e-12 * np.abs(a).max(-1) * np.abs(b).max(-1)
+    a, b = a - (a @ share)[..., None], b - (b @ share)[..., None]
+    top, bottom = (a * b) @ share, np.sqrt(((a * a) @ share) * ((b * b) @ share))
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > tiny)
 
 
-def equal_signs(a_KX: np.ndarray, b_KX: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the share of rows with equal signs, [X]."""
-    return (counts[:, None] * (np.sign(a_KX) == np.sign(b_KX))).sum(0) / counts.sum()
+def equal_share(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the share of places with equal values."""
+    return (a == b) @ (counts / counts.sum())
 
 
-STATISTICS: dict[str, Statistic] = {"spearman": spearman, "pearson": pearson, "sign": equal_signs}
-
-
-def weighted_ranks(x_KX: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return mean ranks of every column as if row k stood there `counts[k]` times."""
-    order = np.argsort(x_KX, axis=0, kind="stable")
-    ranked = np.take_along_axis(x_KX, order, 0)
-    place = np.cumsum(np.vstack([np.zeros(x_KX.shape[1], int), ranked[1:] != ranked[:-1]]), 0)  # equal values share one
+def dense_codes(x: np.ndarray) -> np.ndarray:
+    """Return for every value of the last axis how many different smaller ones there are."""
+    order = np.argsort(x, axis=-1, kind="stable")
+    ranked = np.take_along_axis(x, order, -1)
+    place = np.zeros(x.shape, np.int64)
+    np.cumsum(ranked[..., 1:] != ranked[..., :-1], -1, out=place[..., 1:])
     codes = np.empty_like(place)
-    np.put_along_axis(codes, order, place, 0)
-    rows, columns = x_KX.shape
-    flat = codes + rows * np.arange(columns)
-    total = np.bincount(flat.ravel(), np.repeat(counts, columns), rows * columns).reshape(columns, rows).T
-    middle = np.cumsum(total, 0) - (total - 1) / 2
-    return np.take_along_axis(middle, codes, 0)
+    np.put_along_axis(codes, order, place, -1)
+    return codes
+
+
+def weighted_ranks(codes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return mean ranks along the last axis, of dense codes, as if place k stood there `counts[k]` times."""
+    size = codes.shape[-1]
+    flat = codes.reshape(-1, size)
+    at = flat + size * np.arange(len(flat))[:, None]
+    total = np.bincount(at.ravel(), np.tile(counts, len(flat)), flat.size)
+    middle = np.cumsum(total.reshape(-1, size), 1).ravel() - (total - 1) / 2
+    return middle[at].reshape(codes.shape)
+
+
+def _unchanged(x: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    return x
+
+
+spearman = Statistic(dense_codes, weighted_ranks, pearson_of)
+pearson = Statistic(np.asarray, _unchanged, pearson_of)
+equal_signs = Statistic(np.sign, _unchanged, equal_share)
+STATISTICS = {"spearman": spearman, "pearson": pearson, "sign": equal_signs}
 
 
 def planted_auc(
@@ -253,7 +267,7 @@ def _auc(scores_N: np.ndarray, labels_N: np.ndarray, counts: np.ndarray) -> floa
     """Return P(helpful > harmful) + P(equal) / 2 with weighted examples, from mean ranks."""
     used = (labels_N != 0) & (counts > 0)
     weight, up = counts[used], labels_N[used] > 0
-    ranks = weighted_ranks(scores_N[used][:, None], weight)[:, 0]
+    ranks = weighted_ranks(dense_codes(scores_N[used]), weight)
     n_up, n_down = weight[up].sum(), weight[~up].sum()
     return float(((ranks * weight)[up].sum() - n_up * (n_up + 1) / 2) / (n_up * n_down))
 
