@@ -52,7 +52,8 @@ def validate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
 
     Args:
         spec: `reference` (method that differences are taken from, default ekfac, else the first there is), `step`
-            (measuring point to compare with; default the last one), `draws` (resamples, default 1000), `seed`.
+            (measuring point to compare with; default the last one), `draws` (resamples, default 1000), `seed`, `planted`
+            (planted.py; then `retrained` may be absent).
         inputs: `retrained:*` folders of `retrain`, one per seed, of one or several kinds of subsets; `influence:*` tables
             or folders of `attribute` with every pair (keep 0), one per model that was trained on everything.
         out: receives validation.json.
@@ -63,10 +64,15 @@ def validate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     """
     records: list[Validation] = []
     folders = [Path(inputs[n]) for n in sorted(inputs) if n.startswith("retrained:")]
-    for number, truth in enumerate(read_truths(folders, spec.get("step"))):
+    tables = [Path(inputs[n]) for n in sorted(inputs) if n.startswith("influence:")]
+    for number, truth in enumerate(read_truths(folders, spec.get("step")) if folders or not spec.get("planted") else ()):
         ctx.check_stop()
         ctx.progress(number, len(folders), f"resampling {len(truth.groups)} copies")
-        records += validation_of(truth, [Path(inputs[n]) for n in sorted(inputs) if n.startswith("influence:")], spec)
+        records += validation_of(truth, tables, spec)
+    if spec.get("planted"):
+        from leaven.attribution.planted import planted_records
+
+        records += planted_records(tables, spec["planted"], spec)
     text = json.dumps([dataclasses.asdict(r) for r in records], indent=1, allow_nan=False)
     (out / "validation.json").write_text(text + "\n", encoding="utf-8")
 
@@ -91,7 +97,7 @@ def validation_of(truth: Truth, tables: Sequence[Path], spec: Mapping[str, Any])
         kept = {m: predicted_values(s, 1 - removed) for m, s in scores.items()}
         return agreements("lds", "spearman", kept, truth.values[1:], truth.queries, **shared)
     gone = {m: predicted_values(s, removed) for m, s in scores.items()}
-    kinds = ("spearman", "pearson", "sign")
+    kinds = ("spearman", "pearson", "sign") if len(truth.groups) > 2 else ("sign",)
     return [r for k in kinds for r in agreements("group", k, gone, truth.drops(), truth.queries, **shared)]
 
 
@@ -113,7 +119,8 @@ def read_truths(folders: Sequence[Path], point: int | None = None) -> list[Truth
     for folder in folders:
         subsets = read_table(folder / "subsets.parquet", SUBSETS).sort("copy", "source", "example")
         kind = tuple(subsets.select("copy", "group").unique(maintain_order=True).rows())
-        if kind in names and not names[kind].equals(subsets):
+        # what tops the scores of a seed's own model may differ from seed to seed; random subsets and groups may not
+        if kind in names and not names[kind].equals(subsets) and not _is_top(kind):
             raise DataError(
                 f"{folder}/subsets.parquet: expected the examples left out with every other seed, found others; give all seeds the same "
                 "subsets section and the same training texts"
@@ -121,6 +128,10 @@ def read_truths(folders: Sequence[Path], point: int | None = None) -> list[Truth
         names[kind] = subsets
         by_kind.setdefault(kind, []).append((folder, read_table(folder / "retrained.parquet", RETRAINED)))
     return [_truth(names[kind], found, point) for kind, found in by_kind.items()]
+
+
+def _is_top(kind: tuple[Any, ...]) -> bool:
+    return any(str(group).startswith("top|") for _, group in kind)
 
 
 def _truth(subsets: pl.DataFrame, found: Sequence[tuple[Path, pl.DataFrame]], point: int | None) -> Truth:
@@ -148,28 +159,25 @@ def read_scores_of(tables: Sequence[Path], queries: Sequence[str]) -> tuple[list
     if not tables:
         raise DataError("validation: expected inputs influence:*, found none")
     frames = [read_table(t / "influence.parquet" if t.is_dir() else t, INFLUENCE).filter(level="instance") for t in tables]
-    keys = sorted(frames[0].select("source", "example").unique().rows())
-    number, of_query = {key: n for n, key in enumerate(keys)}, {name: q for q, name in enumerate(queries)}
+    numbers = frames[0].select("source", "example").unique().sort("source", "example").with_row_index("n")
+    asked = pl.DataFrame({"query": list(queries)}).with_row_index("q")
     methods = [m for m in frames[0]["method"].unique(maintain_order=True) if all(m in f["method"].unique() for f in frames)]
-    result = {}
-    for method in methods:
-        dense = np.zeros((len(frames), len(queries), len(keys)))
-        seen = np.zeros(dense.shape, bool)
-        for m, (frame, table) in enumerate(zip(frames, tables, strict=True)):
-            rows = frame.filter(pl.col("method") == method, pl.col("query").is_in(list(queries)))
-            for query, source, example, score in rows.select("query", "source", "example", "score").iter_rows():
-                if (source, example) not in number:
-                    raise DataError(f"{table}: expected the examples of {tables[0]}, found {source}/{example}; attribute to the same texts")
-                at = m, of_query[query], number[source, example]
-                dense[at] += score
-                seen[at] = True
-            if not seen[m].all():
+    result = {m: np.zeros((len(frames), len(queries), numbers.height)) for m in methods}
+    for number, (frame, table) in enumerate(zip(frames, tables, strict=True)):
+        rows = frame.join(asked, on="query").join(numbers, on=["source", "example"], how="left")
+        if rows["n"].null_count():
+            row = rows.filter(pl.col("n").is_null()).row(0, named=True)
+            found = f"{row['source']}/{row['example']}"
+            raise DataError(f"{table}: expected the examples of {tables[0]}, found {found}; attribute to the same texts")
+        for method, dense in result.items():
+            pairs = rows.filter(method=method).group_by("q", "n").agg(pl.col("score").sum())
+            if pairs.height < dense[number].size:
                 raise DataError(
-                    f"{table}: expected a {method} score for each of {len(queries)} queries and {len(keys)} examples, found "
-                    f"{int(seen[m].sum())}; attribute to the queries that were retrained for, with every pair kept (keep: 0)"
+                    f"{table}: expected a {method} score for each of {len(queries)} queries and {numbers.height} examples, found "
+                    f"{pairs.height}; attribute to the queries that were retrained for, with every pair kept (keep: 0)"
                 )
-        result[method] = dense
-    return keys, result
+            dense[number, pairs["q"].to_numpy(), pairs["n"].to_numpy()] = pairs["score"].to_numpy()
+    return numbers.select("source", "example").rows(), result
 
 
 def _top(truth: Truth, draws: int, seed: int) -> list[Validation]:
