@@ -27,7 +27,7 @@ REPLY_LIMIT = 64 << 20
 REFUSED_EXIT, MEMORY_EXIT = 76, 77  # exit codes of a script, believed only with the text that goes with them
 
 
-_PRINTS = re.compile("print|write|std|exec|eval|getattr|import_")  # else there is nothing to flush
+PRINTS = re.compile("print|write|std|exec|eval|getattr|import_")  # else there is nothing to flush
 _MUTABLE = frozenset((list, dict, set))
 
 
@@ -45,7 +45,7 @@ class Candidate:
     def __init__(self, channel: plaindata.Channel) -> None:
         self.channel = channel
         self.prepare([], None, 0)
-        self.may_print = False
+        self.may_print = self.seeded = False
         self.space: dict[str, Any] = {}
         self.objects: list[Any] = []
         self.results: dict[int, Any] = {}
@@ -54,8 +54,8 @@ class Candidate:
         self.printed_chars = 0
         self.over = False
 
-    def prepare(self, programs: list[str], modules: allow.Modules | None, output_bytes: int) -> None:
-        """Say what will run: with `modules`, only programs the allow-list accepts."""
+    def prepare(self, programs: list[Any], modules: allow.Modules | None, output_bytes: int) -> None:
+        """Say what will run, texts or code: with `modules`, only texts that the allow-list accepts."""
         self.programs, self.modules, self.output_bytes = programs, modules, output_bytes
 
     def end_after_one(self, rpc: int, lock: Any, output_bytes: int) -> None:
@@ -65,8 +65,8 @@ class Candidate:
             os.dup2(rpc, RPC_FD)
             lock.apply("", RPC_FD + 1)
             gc.enable()
-            nonce, verb, program, *rest = self.channel.receive()
-            self.prepare([program], None, output_bytes)
+            nonce, verb, (code, self.may_print, self.seeded), *rest = self.channel.receive()
+            self.prepare([code], None, output_bytes)
             self.answer(nonce, verb, rest)
             status = 0
         finally:
@@ -132,7 +132,7 @@ class Candidate:
         self.objects, self.results, self.plain = [], {}, set()
         self.printed, self.printed_chars, self.over = [], 0, False
         program = self.programs[index]
-        code = compile(program, "<program>", "exec", dont_inherit=True)
+        code = compile(program, "<program>", "exec", dont_inherit=True) if type(program) is str else program
         if self.modules is not None:
             reason = allow.reason_against(code, self.modules)
             if reason:
@@ -142,9 +142,9 @@ class Candidate:
             module = ModuleType("program")
             sys.modules["program"] = module
             self.space = module.__dict__
-            if "random" in program:
+            if self.seeded or type(program) is str and "random" in program:
                 sys.modules["random"].seed(0)
-            self.may_print = self.may_print or _PRINTS.search(program) is not None
+            self.may_print = self.may_print or type(program) is str and PRINTS.search(program) is not None
         exec(code, self.space)
         return ""
 

@@ -21,6 +21,7 @@ from types import CodeType
 from typing import Any
 
 import allow
+import candidate
 import plaindata
 import tape
 from link import Differs, Forged, Link, Lost, NotComparable, TooLarge, Unsendable
@@ -37,6 +38,7 @@ _OWN_CHECK = re.compile(r"^def check\(", re.MULTILINE)
 _TICK_S = 0.05  # the worker is told this often that jobs go on
 _QUEUED_BYTES = 1 << 16  # requests sent ahead; less than a socket holds, so that neither side waits for the other
 _KEPT_TESTS, _KEPT_CHARS = 256, 200_000
+_COMPILED_CHARS = 8000
 
 
 class Tests:
@@ -153,7 +155,7 @@ class Judge:
                 continue
             mine, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
             run = _Batch(self, Link(plaindata.Channel(mine, self.reply_limit, "mine")), batch)
-            number, frame = run.link.request("run", program, 0, tests.wanted, *run.recording_of(tests))
+            number, frame = run.link.request("run", _compiled(program), 0, tests.wanted, *run.recording_of(tests))
             if len(frame) > _QUEUED_BYTES:
                 self.words.append([index, "differs", "", "", 0.0, 0.0])
                 runs.append(None)
@@ -392,6 +394,21 @@ class _Batch:
         except ValueError:
             return "tests_died", f"the tests ended their own process ({code})", "", 0.0, 0.0
         return str(status), str(detail), str(printed), float(cpu_s), float(wall_s)
+
+
+def _compiled(program: str) -> tuple[Any, bool, bool]:
+    """Return a program's code (its text where it is long or does not compile), whether it may print, whether it draws random
+    numbers.
+
+    Compiled and never run here: a child that compiles copies a hundred pages for it. What could crash a compiler is long.
+    """
+    code: Any = program
+    if len(program) <= _COMPILED_CHARS:
+        try:
+            code = compile(program, "<program>", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            pass  # the child says what is wrong with it
+    return code, candidate.PRINTS.search(program) is not None, "random" in program
 
 
 def _checked(reply: list) -> tuple[dict[str, Any], list[Any], str, float, float]:
