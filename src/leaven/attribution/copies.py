@@ -5,7 +5,7 @@ Every copy sees the same slots in the same steps; what it leaves out has weight 
 copy's weights. Parameters are stacked along a first dimension and the model is called through torch.func (vmap), so
 that thousands of retrainings of a small model cost a few large products per step instead of thousands of small ones.
 A copy whose step has nothing left takes it with a gradient of 0. Always fp32; copies do not influence each other.
-Not covered: Hugging Face models, dropout, which examples a copy leaves out (subsets.py).
+Not covered: GPUs, Hugging Face models, dropout, which examples a copy leaves out (subsets.py).
 
 Shapes: C copies, E examples, B rows, T tokens, M targets of a micro-batch, V vocabulary, P parameters.
 """
@@ -197,9 +197,9 @@ def train_copies(
 
 
 def copies_at_once(model: TinyModel, order: TrainingOrder, most: int = 64) -> int:
-    """Return how many copies are trained together: by the memory of one copy's activations in its largest step."""
+    """Return how many copies are trained together: by the memory of one copy's activations in its largest micro-batch."""
     c = model.config
     per_token = c.layers * (12 * c.width + 4 * c.ffn + 2 * c.heads * order.longest()) + 3 * c.vocab
-    widest = max(sum(b.ids.size for b in order.step(i).batches) for i in range(min(order.n_steps, 8)))
+    widest = max(b.ids.size for i in range(min(order.n_steps, 8)) for b in order.step(i).batches)
     parameters = 16 * c.n_parameters()
     return max(1, min(most, MEMORY_BYTES // (4 * per_token * widest + parameters)))
