@@ -145,6 +145,15 @@ def test_mistakes_are_told_with_their_place(tmp_path: Path, old: str, new: str, 
     assert "study.yaml:" in str(raised.value)
 
 
+def test_planning_trains_nothing_for_orders_made_from_influence(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY.replace("budget: {steps: 12}", "budget: {epochs: 2}"), encoding="utf-8")
+    told = call(tmp_path, "plan", "study.yaml")
+    assert told.returncode == 0, told.stdout + told.stderr
+    rows = {line.split()[0]: line.split() for line in told.stdout.splitlines() if line.strip()}
+    assert rows["train"][1:3] == ["6", "0"] and rows["build_order"][1:3] == ["6", "2"] and rows["tokenise"][1:3] == ["2", "2"]
+    assert "<= 0" not in told.stdout  # their size is bounded by what the sources hold
+
+
 def test_scores_of_its_own_seed(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY.replace("    level: segment", "    seeds: own"), encoding="utf-8")
     plan = build_plan(load_study(tmp_path / "study.yaml"))

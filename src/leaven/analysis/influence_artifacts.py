@@ -1,8 +1,8 @@
 """The `attributions` part of the analysis step's spec and its inputs -> influence.json.
 
-{"runs": [{name, condition, level, seed, input, tokens: {source: [inputs]}, tokenizer, node}], "labels": [{source, input}], "outcomes":
-[{name, condition, level, seed, input}], "validation": [{name, condition, level, input, node}], "domains": {query: domain}, "roles":
-{condition: role}, "paper", "model"}; an input that is absent is a step that failed and is left out.
+{"runs": [{name, condition, level, seed, input, tokens: {source: input}, tokenizer, node}], "labels": [{source, domain, input}],
+"outcomes": [{name, condition, level, seed, input}], "validation": [{name, condition, level, input, node}], "domains": {query: domain},
+"roles": {condition: role}, "paper", "model"}; an input that is absent is a step that failed and is left out.
 Not covered: what is made of them (influence.py).
 """
 
@@ -39,8 +39,7 @@ def write_influence_of(
     if not told:
         return
     runs = [_run(r, inputs) for r in told["runs"] if r["input"] in inputs]
-    labelled = [(inputs[e["input"]] / "examples.parquet", e["source"]) for e in told["labels"] if e["input"] in inputs]
-    frames = [labels_of(read_table(path, EXAMPLES), source) for path, source in labelled]
+    frames = [_labels(e, inputs[e["input"]]) for e in told["labels"] if e["input"] in inputs]
     if not runs or not frames:
         return
     records = influence_records(
@@ -55,6 +54,12 @@ def write_influence_of(
         model=str(told["model"]),
     )
     write_influence(out / "influence.json", records)
+
+
+def _labels(entry: Mapping[str, Any], folder: Path) -> pl.DataFrame:
+    """Return the labels of a source; the domain that the study declares for it goes before the examples' own."""
+    found = labels_of(read_table(folder / "examples.parquet", EXAMPLES), entry["source"])
+    return found.with_columns(pl.lit(entry["domain"]).alias("domain")) if entry["domain"] else found
 
 
 def _run(entry: Mapping[str, Any], inputs: Mapping[str, Path]) -> AttributionRun:

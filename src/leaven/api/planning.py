@@ -18,6 +18,7 @@ from leaven.data.tokenise import Rendered, preview
 from leaven.data.tokenizer import Tokenizer
 from leaven.engine.cost import Brought, TrainingCost, training_costs
 from leaven.engine.estimate import Forecast, forecast
+from leaven.engine.graph import Node, in_order
 from leaven.engine.origins import format_of, named_path
 from leaven.engine.plan import Plan, build_plan, differences
 from leaven.engine.run import Outcome
@@ -64,7 +65,7 @@ def plan(
     found = build_plan(loaded, allow_missing_files=True)
     store = Store(store_path(loaded.study.runtime))
     folder = run_dir_of(loaded)
-    data = [n.id for n in found.nodes if n.function.startswith(DATA_STEPS)]
+    data = _data_alone(found.nodes)
     outcome = None
     if build_data and not found.missing:
         outcome = execute(found, folder, only=data, log=log, resume=f"leaven plan {path}")
@@ -79,6 +80,16 @@ def plan(
         source_notes(folder),
         rendered,
     )
+
+
+def _data_alone(nodes: Sequence[Node]) -> list[str]:
+    """Return the data steps that need no trained model: order tables made from influence wait for the run."""
+    found: set[str] = set()
+    for node in in_order(nodes):
+        before = [i for i in node.inputs.values() if isinstance(i, str)]
+        if node.function.startswith(DATA_STEPS) and all(i in found for i in before):
+            found.add(node.id)
+    return [n.id for n in nodes if n.id in found]
 
 
 def _brought(found: Plan) -> dict[str, Brought]:

@@ -78,8 +78,9 @@ class Attributions:
                     self.outcomes[place] = self.origins.add(
                         identity, step, {"reduce": asked.reduce}, {"model": trained.model, **inputs}, (identity,)
                     )
-        for name, condition, level in dict.fromkeys(place[:3] for place in self.retrained):
-            self.validations[name, condition, level] = self._validate(name, condition, level)
+        for name, condition, level in dict.fromkeys(place[:3] for place in self.nodes):
+            if self.study.attribute[name].retrain or self.study.attribute[name].planted:
+                self.validations[name, condition, level] = self._validate(name, condition, level)
 
     def scores(self, name: str, cell: Cell, seed: int, where: str) -> str:
         """Return the node with the scores that an intervention of this cell and seed uses.
@@ -120,14 +121,16 @@ class Attributions:
 
     def _validate(self, name: str, condition: str, level: str) -> str:
         """Return the node that compares the scores of all seeds with the copies trained again."""
-        seeds = [place[3] for place in self.retrained if place[:3] == (name, condition, level)]
+        seeds = self.study.seeds
         inputs: dict[str, str | FileInput] = {f"influence:{s}": self.nodes[name, condition, level, s] for s in seeds}
         inputs |= {
-            f"retrained:{kind}-{s}": node for s in seeds for kind, node in self.retrained[name, condition, level, s].items()
+            f"retrained:{kind}-{s}": node for s in seeds for kind, node in self.retrained.get((name, condition, level, s), {}).items()
         }
         label = next(t.cell.label for t in self.trained if canonical(t.cell.level) == level)
+        planted = plain(self.study.attribute[name].planted)
+        spec = {"planted": planted} if planted else {}
         identity = "/".join(filter(None, ("attribution", f"{name}-validation", condition, label)))
-        return self.origins.add(identity, "leaven.attribution.validate:validate", {}, inputs, (identity,))
+        return self.origins.add(identity, "leaven.attribution.validate:validate", spec, inputs, (identity,))
 
     def facts(self, without: Collection[str]) -> tuple[dict[str, Any], dict[str, str | FileInput]]:
         """Return what the analysis is told of all attributions, and its inputs; nothing without attributions."""
@@ -139,12 +142,13 @@ class Attributions:
                 inputs[f"of-attribution:{name}"] = node
             return f"of-attribution:{name}"
 
-        labels: dict[tuple[str, str], None] = {}
+        labels: dict[tuple[str, str, str], None] = {}
         runs = []
         by_place = {(t.cell.condition, canonical(t.cell.level), t.seed): t for t in self.trained}
         for (name, condition, level, seed), node in self.nodes.items():
             trained = by_place[condition, level, seed]
-            labels |= {(s, self.origins.trained(trained.stage, s, trained.cell)): None for s in trained.stage.mixture}
+            of = trained.cell.data.sources
+            labels |= {(s, of[s].domain, self.origins.trained(trained.stage, s, trained.cell)): None for s in trained.stage.mixture}
             runs.append({
                 "name": name, "condition": condition, "level": level, "seed": seed, "input": given(node), "node": node,
                 "tokens": {key.partition("|")[0]: given(tokens) for key, tokens in trained.tokens.items()},
@@ -156,7 +160,7 @@ class Attributions:
         domains = {q: t.domain or q for a in self.study.attribute.values() for q, t in a.queries.items()}
         facts = {
             "runs": runs,
-            "labels": [{"source": source, "input": given(node)} for source, node in labels],
+            "labels": [{"source": source, "domain": domain, "input": given(node)} for source, domain, node in labels],
             "outcomes": [{**dict(zip(cell, place, strict=True)), "input": given(node)} for place, node in self.outcomes.items()],
             "validation": [
                 {**dict(zip(cell[:3], place, strict=True)), "input": given(node), "node": node} for place, node in self.validations.items()

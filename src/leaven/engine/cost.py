@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from leaven.core.hashing import canonical
-from leaven.core.tables import read_table
+from leaven.core.tables import LENGTHS, read_table
 from leaven.engine.estimate import Forecast
 from leaven.engine.graph import Node
 from leaven.engine.store import Store
@@ -145,6 +145,8 @@ def _amount(order: Forecast, by_id: Mapping[str, Forecast], store: Store) -> tup
     ):  # bounded by the condition it matches, at a shorter row: as many tokens, so at most as many steps
         _, tokens, learned, _ = _amount(by_id[str(order.node.inputs["tokens_of"])], by_id, store)
         return -(-tokens // int(spec["batch"])), tokens, learned, False
+    if "epochs" in budget:
+        return _passes(order, by_id, store, float(budget["epochs"]))
     if "steps" in budget:
         steps = int(budget["steps"])
     elif "examples" in budget:
@@ -152,6 +154,16 @@ def _amount(order: Forecast, by_id: Mapping[str, Forecast], store: Store) -> tup
     else:
         steps = -(-int(budget.get("tokens") or budget.get("learned_tokens") or 0) // per_step)
     return steps, steps * per_step, steps * per_step, False
+
+
+def _passes(order: Forecast, by_id: Mapping[str, Forecast], store: Store, epochs: float) -> tuple[int, int, int, bool]:
+    """Return what so many passes over all tokenised sources of an order amount to: at least what any mixture of them takes."""
+    tokens = [by_id[i] for name, i in order.node.inputs.items() if "|" in name and isinstance(i, str)]
+    if any(f.state != "cached" for f in tokens):
+        return 0, 0, 0, False
+    lengths = [read_table(store.path(f.key) / "lengths.parquet", LENGTHS) for f in tokens]
+    rows, seen, learned = (sum(f[c].sum() if c else f.height for f in lengths) * epochs for c in ("", "n_tokens", "n_learned_tokens"))
+    return -(-int(rows) // int(order.node.spec["batch"])), int(seen), int(learned), False
 
 
 def _vocabulary(node: Node, by_id: Mapping[str, Forecast], store: Store) -> int:

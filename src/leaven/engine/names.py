@@ -47,6 +47,8 @@ def check_names(loaded: LoadedStudy) -> None:
                 at = f"{prefix}.{section}" if f"{prefix}.{section}" in loaded.lines else f"data.stages.{name}.{section}"
                 check_intervention(stage, section, loaded.where(at))
         for name, source in cell.data.sources.items():
+            own = f"conditions.{cell.condition}.data.sources.{name}.perturb"
+            check_operations(source.perturb, loaded.where(own if own in loaded.lines else f"data.sources.{name}.perturb"))
             own = f"conditions.{cell.condition}.data.sources.{name}.label"
             check_label(source, loaded.where(own if own in loaded.lines else f"data.sources.{name}.label"))
     for dotted, world in worlds.items():

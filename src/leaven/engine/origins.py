@@ -160,7 +160,8 @@ class Origins:
                 {"file": self.file_input(path, f"data.sources.{name}.file"), **self.plugins},
                 (identity,),
             )
-        return node if source.label is None else self._labelled(name, source, source.label, node)
+        node = node if source.label is None else self._labelled(name, source, source.label, node)
+        return self._changed(name, source.perturb, cell, node) if source.perturb else node
 
     def _labelled(self, name: str, source: Source, label: Label, examples: str) -> str:
         """Return the node of a source's examples with their labels."""
@@ -215,13 +216,16 @@ class Origins:
         """Return the node of a source as a stage trains on it: after the stage's perturbations."""
         node = self.source(name, cell)
         if stage.perturb:
-            spec = {"operations": operations(stage.perturb), "seed": 0}
-            identity = f"data/{'+'.join([name, *(o['name'] for o in spec['operations'])])}"
-            node = self.add(
-                identity, "leaven.data.perturb:perturb", spec, {"examples": node, **self.plugins}, (identity,)
-            )
-            self.perturbed.setdefault(cell.condition, {})[name] = node
+            node = self._changed(name, stage.perturb, cell, node)
         self.sources.setdefault(cell.condition, {})[name] = node
+        return node
+
+    def _changed(self, name: str, perturb: tuple[str | Perturbation, ...], cell: Cell, examples: str) -> str:
+        """Return the node of a source's examples after perturbations."""
+        spec = {"operations": operations(perturb), "seed": 0}
+        identity = f"data/{'+'.join([name, *(o['name'] for o in spec['operations'])])}"
+        node = self.add(identity, "leaven.data.perturb:perturb", spec, {"examples": examples, **self.plugins}, (identity,))
+        self.perturbed.setdefault(cell.condition, {})[name] = node
         return node
 
     def items(self, name: str, measure: Measure) -> str:

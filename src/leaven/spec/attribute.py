@@ -62,6 +62,19 @@ class Retraining:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Planted:
+    """Sources whose right influence on a target is known, because they were made so (perturb: swap_phrases, exchange)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    helpful: tuple[str, ...]
+    """They must help."""
+    harmful: tuple[str, ...] = ()
+    """They must hurt."""
+    noise: tuple[str, ...] = ()
+    """They should do neither."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
     """One attribution: models, targets, method. Runs after measuring; `leave_out` and `reweigh` of other conditions may use it."""
 
@@ -94,9 +107,13 @@ class Attribute:
     """Which scores an intervention uses: the mean over all seeds' models, or those of its own seed's model."""
     retrain: dict[str, Retraining] = field(default_factory=dict)
     """Name -> models trained again (embedded models only): how well each method predicts them is the report's first line on influence."""
+    planted: dict[str, Planted] = field(default_factory=dict)
+    """Query -> sources whose influence on it is known: how well each method tells them apart."""
 
 
-def check_attribution(found: dict[str, Attribute], benchmarks: list[str], conditions: list[str], problems: Problems) -> None:
+def check_attribution(
+    found: dict[str, Attribute], benchmarks: list[str], conditions: list[str], sources: list[str], problems: Problems
+) -> None:
     """Add a message for names that point nowhere and values that mean nothing."""
     for name, asked in found.items():
         at = f"attribute.{name}"
@@ -108,6 +125,12 @@ def check_attribution(found: dict[str, Attribute], benchmarks: list[str], condit
             problems.at(f"{at}.queries", "expected at least one target, such as {code: {of: BENCHMARK}}, found none")
         for query, target in asked.queries.items():
             _check_target(f"{at}.queries.{query}", target, benchmarks, problems)
+        for query, told in asked.planted.items():
+            problems.must(f"{at}.planted.{query}", query, asked.queries, "a query of this attribution")
+            for source in (*told.helpful, *told.harmful, *told.noise):
+                problems.must(f"{at}.planted.{query}", source, sources, "a source")
+            if not told.helpful or not (told.harmful or told.noise):
+                problems.at(f"{at}.planted.{query}", "expected helpful sources, and harmful ones or noise to tell them from")
         for retrained, how in asked.retrain.items():
             if how.kind == "top" and not how.counts:
                 problems.at(f"{at}.retrain.{retrained}.counts", "expected how many examples are left out, such as [10, 50], found none")

@@ -52,6 +52,7 @@ TOKENIZER: dict[str, Bound] = {"vocab_size": at_least(24), "sources": SOME}
 DATA: dict[str, Bound] = {
     **{f"sources.*.world.{k}": v for k, v in WORLD.items()},
     "sources.*.limit": at_least(1),
+    "sources.*.perturb.*.rate": RATE,
     "stages.*.batch": at_least(1),
     "stages.*.perturb.*.rate": RATE,
     "stages.*.max_tokens": at_least(2),

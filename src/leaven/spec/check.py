@@ -62,7 +62,7 @@ def check_study(study: Study, cells: list[Cell], problems: Problems) -> None:
     )
     if not study.seeds or len(set(study.seeds)) != len(study.seeds):
         problems.at("seeds", f"expected one or more different seeds, found {list(study.seeds)}")
-    check_attribution(study.attribute, list(study.measure), list(study.conditions), problems)
+    check_attribution(study.attribute, list(study.measure), list(study.conditions), list(study.data.sources), problems)
     _check_plugins(study, problems)
     _check_contrasts(study, problems)
     for cell in cells:

@@ -75,6 +75,19 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbation:
+    """A change of the examples' code or thought (data/perturb); ids stay, so that conditions pair."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
+    name: str
+    """Name of a perturbation; known names are listed by the error for an unknown one."""
+    rate: float = 1.0
+    """Share of the examples (for noise: of the tokens) that it changes."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of that perturbation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """Where examples come from: exactly one of `world` and `file`."""
 
@@ -99,6 +112,8 @@ class Source:
     """Name of the source whose number of rows a `subset_of` draw matches."""
     label: Label | None = None
     """Difficulty, domain and behaviours of its examples."""
+    perturb: tuple[str | Perturbation, ...] = ()
+    """Changes made to this source alone, before those of the stage: names, or {name, rate, options}."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,19 +125,6 @@ class Schedule:
     """constant, phases, linear, cosine; of Ma et al. 2024 Table 5: uniform, stepwise_increase, stepwise_decrease."""
     options: dict[str, Any] = field(default_factory=dict)
     """Arguments of that schedule."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Perturbation:
-    """A change of the examples' code or thought (data/perturb); ids stay, so that conditions pair."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = CONFIG
-    name: str
-    """Name of a perturbation; known names are listed by the error for an unknown one."""
-    rate: float = 1.0
-    """Share of the examples (for noise: of the tokens) that it changes."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of that perturbation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

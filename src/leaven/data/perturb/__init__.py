@@ -1,4 +1,5 @@
-"""Examples -> examples with changed code or thought: comments, docstrings, signatures, names, noise, mistakes, filler, exploration.
+"""Examples -> examples with changed code or thought: comments, docstrings, signatures, names, noise, mistakes, filler, exploration, wrong
+responses.
 
 One perturbation is one small class in a file beside this one (contract: operation.py); passes.py draws the examples it
 changes and proves each change by execution; the step here does so for a source and writes what became of every row. The
@@ -16,7 +17,7 @@ from typing import Any
 from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import PERTURBED, read_examples, write_examples, write_table
-from leaven.data.perturb import broken, explore, filler, noise, rename, strip, structure
+from leaven.data.perturb import broken, explore, filler, mislabel, noise, rename, strip, structure
 from leaven.data.perturb.driver import perturb_code, perturb_examples, summary
 from leaven.data.perturb.operation import PERTURBATIONS, Change, Operation, Option, Skip, check_operations
 
@@ -31,7 +32,7 @@ __all__ = [
     "perturb_code",
     "perturb_examples",
 ]
-BUILT_IN = (broken, explore, filler, noise, rename, strip, structure)
+BUILT_IN = (broken, explore, filler, mislabel, noise, rename, strip, structure)
 """The modules whose classes are registered by being imported here."""
 
 
