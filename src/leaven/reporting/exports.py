@@ -22,6 +22,7 @@ from leaven.reporting.sections.influence import influence_sections
 from leaven.reporting.sections.order import order_sections
 
 TABLES = ("results", "scores", "curves", "realised")
+RUN_COLUMNS: dict[str, Any] = {n: pl.String for n in ("condition", "level", "benchmark", "node", "key", "model")} | {"seed": pl.Int64}
 
 
 def write_exports(data: ReportData, analysis: Path, out: Path) -> None:
@@ -35,6 +36,9 @@ def write_exports(data: ReportData, analysis: Path, out: Path) -> None:
     contrasts = contrast_table(data)
     contrasts.write_parquet(out / "tables" / "contrasts.parquet", compression="zstd", statistics=False)
     flat_columns(contrasts).write_csv(out / "tables" / "contrasts.csv", line_terminator="\n")
+    runs = pl.DataFrame([{k: getattr(r, k) for k in RUN_COLUMNS} for r in data.runs], schema=RUN_COLUMNS)
+    runs.write_parquet(out / "tables" / "runs.parquet", compression="zstd", statistics=False)
+    runs.write_csv(out / "tables" / "runs.csv", line_terminator="\n")
     sections = [*order_sections(data.order), *influence_sections(data.influence)]
     for table in (t for s in sections for t in s.tables if t.records):
         frame = pl.DataFrame(list(table.records), infer_schema_length=None)

@@ -186,18 +186,13 @@ def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) ->
     canvas.text(0, top + 13, shorten(panel.heading, canvas.width, 13, bold=True), cls="strong", full=panel.heading)
     first = top + (28 if narrow else 24)
     bottom = first + step * len(panel.rows)
-    for tick in ticks(low, high, 4 if narrow else 6):
-        zero = panel.zero and tick == 0
-        for y in range(len(panel.rows)) if narrow else (0,):
-            start = first + step * y + (21 if narrow else 0)
-            canvas.line(
-                at(tick),
-                start,
-                at(tick),
-                start + 25 if narrow else bottom,
-                cls="zero" if zero else "rule",
-                width=1.25 if zero else 1,
-            )
+    marks = ticks(low, high, 4 if narrow else 6)
+    starts = [first + step * y + 21 for y in range(len(panel.rows))] if narrow else [first]
+    for zero in (False, True):
+        places = [at(tick) for tick in marks if (panel.zero and tick == 0) == zero]
+        segments = [(x, start, x, start + 25 if narrow else bottom) for x in places for start in starts]
+        canvas.lines(segments, cls="zero" if zero else "rule", width=1.25 if zero else 1)
+    for tick in marks:
         canvas.text(
             at(tick), bottom + 16, tick_text(100 * tick if panel.percent else tick), cls="mute", anchor="middle"
         )
@@ -231,8 +226,8 @@ def _draw_row(
     if row.band:
         a, b = max(-row.band, extent[0]), min(row.band, extent[1])
         canvas.rect(at(a), y - 9, at(b) - at(a), 18, cls="band")
-    for dot in row.dots:
-        canvas.marker("circle", at(dot), y + 8, cls=colour, size=1.6)
+    if row.dots:
+        canvas.markers("circle", [(at(dot), y + 8) for dot in row.dots], cls=colour, size=1.6)
     if row.low is not None and row.high is not None:
         canvas.line(
             at(max(row.low, extent[0])), y, at(min(row.high, extent[1])), y, cls=colour, width=2.5 if row.strong else 2

@@ -61,14 +61,15 @@ def styles(data: ReportData) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
+def inline_mark(style: int) -> str:
+    """Return the marker of a style as an empty element that style.css draws, hidden from screen readers (its name stands beside it)."""
+    colour, shape = mark(style)
+    return f'<i class="mark {colour} {shape}"></i>'
+
+
 def drawn_mark(condition: str, data: ReportData) -> str:
-    """Return the condition's marker as a small inline drawing, hidden from screen readers (its name stands beside
-    it).
-    """
-    colour, shape = mark(styles(data)[condition]) if condition in styles(data) else ("c6", "circle")
-    canvas = Canvas(14, 14)
-    canvas.marker(shape, 7, 7, cls=colour, size=4.5)
-    return f'<svg class="mark" viewBox="0 0 14 14" aria-hidden="true">{"".join(canvas.parts)}</svg>'
+    """Return the condition's marker as markup for tables."""
+    return inline_mark(styles(data).get(condition, 6))
 
 
 def contrast_label(contrast: Finding) -> str:

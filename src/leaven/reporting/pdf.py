@@ -21,7 +21,7 @@ INK, MUTE = "#1f1e1b", "#5c5952"
 STROKES = {"rule": "#d8d4ca", "zero": "#6b675e", "gap": "#ffffff"}
 COLOURS = {f"c{i}": c for i, c in enumerate(LIGHT)} | {f"h{i}": c for i, c in enumerate(HEAT_LIGHT)}
 MARGIN = 16.0
-_PART = re.compile(r"([MLHVZlhva])([^MLHVZlhva]*)")
+_PART = re.compile(r"([MLHVZlhv])([^MLHVZlhv]*)")
 _NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
@@ -68,7 +68,7 @@ def _text(axes: Any, part: ElementTree.Element, order: int) -> None:
         fontsize=11.5 if "mute" in names else 12.5,
         color=MUTE if "mute" in names else INK,
         fontweight="bold" if "strong" in names else "normal",
-        ha={"start": "left", "middle": "center", "end": "right"}[part.get("text-anchor", "start")],
+        ha="center" if "m" in names else "right" if "e" in names else "left",
         va="baseline",
         zorder=order,
     )
@@ -86,12 +86,15 @@ def _line(axes: Any, part: ElementTree.Element, order: int) -> None:
 
     names = _classes(part)
     colour = next((COLOURS[n] for n in names if n in COLOURS), INK)
+    width = float(part.get("stroke-width", "1.5" if "k" in names else "1"))
+    if "dot" in names:
+        axes.add_patch(PathPatch(dots(part.get("d", ""), width / 2), facecolor=colour, edgecolor="none", zorder=order))
+        return
     stroke = next((STROKES[n] for n in names if n in STROKES), colour)
     faint = float(part.get("opacity", "1"))
     filled = "line" not in names and not any(n in STROKES for n in names)
     inside = faint * float(part.get("fill-opacity", "1"))
     dash = part.get("stroke-dasharray")
-    width = float(part.get("stroke-width", "0"))
     style: Any = (0, tuple(float(v) for v in dash.split())) if dash else "solid"
     axes.add_patch(
         PathPatch(
@@ -112,8 +115,16 @@ def _with(colour: str, alpha: float) -> tuple[float, float, float, float]:
     return red, green, blue, alpha
 
 
+def dots(words: str, radius: float) -> Any:
+    """Return circles around every place that a path of dots moves to."""
+    from matplotlib.path import Path as Outline
+
+    places = [tuple(float(v) for v in _NUMBER.findall(rest)) for command, rest in _PART.findall(words) if command == "M"]
+    return Outline.make_compound_path(*(Outline.circle((x, y), radius) for x, y in places))
+
+
 def outline(words: str) -> Any:
-    """Return a matplotlib path from the commands that svg.py writes; its only arcs are the two halves of a circle."""
+    """Return a matplotlib path from the straight commands that svg.py writes."""
     from matplotlib.path import Path as Outline
 
     points: list[tuple[float, float]] = []
@@ -124,13 +135,6 @@ def outline(words: str) -> Any:
         if command == "Z":
             points.append((x, y))
             codes.append(Outline.CLOSEPOLY)
-        elif command == "a":
-            radius, turn = values[0], values[5]
-            if turn > 0:
-                circle = Outline.circle((x + radius, y), radius)
-                points[-1:] = [(float(a), float(b)) for a, b in circle.vertices]
-                codes[-1:] = list(circle.codes)
-            x += turn
         else:
             ends = _ends(command, values, x, y)
             points += ends

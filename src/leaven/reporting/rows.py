@@ -7,7 +7,8 @@ Not covered: the sample browser (samples.py), the page around the rows (template
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leaven.core.types import Finding
@@ -46,10 +47,15 @@ DECISIONS = {
 
 
 class Provenance:
-    """Numbers the estimates in reading order and links each to the runs it was computed from."""
+    """Numbers the estimates in reading order and links each to the runs it was computed from.
+
+    Runs of one condition, level and benchmark stand together, so that a number over all seeds names them as one range.
+    """
 
     def __init__(self, data: ReportData) -> None:
         self.rows: list[dict[str, Any]] = []
+        cells = list(dict.fromkeys((r.condition, r.level, r.benchmark) for r in data.runs))
+        ordered = sorted(data.runs, key=lambda r: cells.index((r.condition, r.level, r.benchmark)))
         self.runs = [
             {
                 "name": f"R{i + 1}",
@@ -63,13 +69,14 @@ class Provenance:
                 "model": r.model,
                 "machines": ", ".join(str(m + 1) for m in r.machines),
             }
-            for i, r in enumerate(data.runs)
+            for i, r in enumerate(ordered)
         ]
-        self._links: dict[str, list[dict[str, str]]] = {}
-        for run, row in zip(data.runs, self.runs, strict=True):
+        self._numbers: dict[str, list[int]] = {}
+        for i, run in enumerate(ordered, 1):
             for name in dict.fromkeys((run.id, run.node, run.key)):
                 if name:
-                    self._links.setdefault(name, []).append({"name": row["name"], "target": row["target"]})
+                    self._numbers.setdefault(name, []).append(i)
+        self._known: dict[tuple[Any, ...], int] = {}
 
     def add(self, what: str, row: Finding | Score) -> int:
         """Record one estimate and return its number."""
@@ -85,20 +92,44 @@ class Provenance:
     def _record(
         self, what: str, row: Finding | Score | Measured, signed: bool, percent: bool, n_items: str, n_clusters: str
     ) -> int:
-        runs = [link for run in row.runs for link in self._links.get(run, [{"name": run, "target": ""}])]
-        self.rows.append(
-            {
-                "number": len(self.rows) + 1,
-                "what": what,
-                "estimate": number(row.estimate, sign=signed, percent=percent),
-                "interval": interval(row.low, row.high, sign=signed, percent=percent),
-                "seeds": seeds_counted(row.seeds),
-                "n_items": n_items,
-                "n_clusters": n_clusters,
-                "runs": runs or [{"name": MISSING, "target": ""}],
-            }
-        )
-        return len(self.rows)
+        shown = {
+            "what": what,
+            "estimate": number(row.estimate, sign=signed, percent=percent),
+            "interval": interval(row.low, row.high, sign=signed, percent=percent),
+            "seeds": seeds_counted(row.seeds),
+            "n_items": n_items,
+            "n_clusters": n_clusters,
+        }
+        key = (what, shown["estimate"], shown["interval"], shown["seeds"], n_items, row.runs)
+        if key not in self._known:  # the same number in two tables is one row
+            self.rows.append({"number": len(self.rows) + 1, **shown, "runs": self._links(row.runs)})
+            self._known[key] = len(self.rows)
+        return self._known[key]
+
+    def _links(self, runs: Sequence[str]) -> list[dict[str, str]]:
+        """Return the ranges of runs, "R1-R5" with an en dash, linked to their first; what is no run of this page stands as it is."""
+        numbers = sorted({n for run in runs for n in self._numbers.get(run, ())})
+        spans: list[list[int]] = []
+        for n in numbers:
+            if spans and n == spans[-1][1] + 1:
+                spans[-1][1] = n
+            else:
+                spans.append([n, n])
+        found = [{"name": f"R{a}" if a == b else f"R{a}\u2013R{b}", "target": f"r{a}"} for a, b in spans]
+        found += [{"name": name, "target": ""} for name in _over_seeds([run for run in runs if run not in self._numbers])]
+        return found or [{"name": MISSING, "target": ""}]
+
+
+def _over_seeds(names: Sequence[str]) -> list[str]:
+    """Return names that differ in their seed alone as one: "a/seed-{0-4}/probe" with an en dash."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for name in names:
+        parts = re.split(r"(?<=seed-)(\d+)(?!\d)", name, maxsplit=1)
+        groups.setdefault((parts[0], parts[-1]) if len(parts) == 3 else (name,), []).append(int(parts[1]) if len(parts) == 3 else 0)
+    return [
+        key[0] if len(key) == 1 else f"{key[0]}{seeds[0] if len(seeds) == 1 else '{' + seeds_text(seeds) + '}'}{key[1]}"
+        for key, seeds in groups.items()
+    ]
 
 
 def contrast_row(contrast: Finding, data: ReportData, provenance: Provenance) -> dict[str, Any]:

@@ -26,12 +26,16 @@ HEAT_LIGHT = ("#eef1f4", "#d3dde8", "#b3c6da", "#8fabca", "#6b8fb8", "#48719f", 
 HEAT_DARK = ("#20252b", "#2a3a4d", "#34506f", "#406a94", "#5487b6", "#74a5d0", "#9dc3e6", "#d0e4f7")
 """The eight steps of a heat map, from the page's ground to its strongest contrast; style.css holds the same."""
 
+ANCHORS = {"start": "", "middle": "m", "end": "e"}
+"""Where a text lies beside its place -> its class."""
+
 STANDALONE_STYLE = (
     "svg{background:#fff;font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif}"
     "text{fill:#1f1e1b}.mute{fill:#5c5952}.rule{stroke:#d8d4ca}.zero{stroke:#6b675e}.band{fill:#efece4}.strong{font-weight:600}"
     + "".join(f".c{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(LIGHT))
     + "".join(f".h{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(HEAT_LIGHT))
-    + ".gap{stroke:#fff}.area{stroke:none}.hollow{fill:#fff}.line{fill:none}"
+    + ".gap{stroke:#fff}.area{stroke:none}.hollow{fill:#fff}.line,.dot{fill:none}"
+    ".line{stroke-linejoin:round}.dot{stroke-linecap:round}.k{stroke-width:1.5}.m{text-anchor:middle}.e{text-anchor:end}"
 )
 
 
@@ -51,28 +55,26 @@ class Canvas:
 
     def text(self, x: float, y: float, words: str, *, cls: str = "", anchor: str = "start", full: str = "") -> None:
         """Place words with their baseline at y; `full` is the untruncated text shown on hover."""
-        place = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        cls = f"{cls} {ANCHORS[anchor]}".strip()
         hint = f"<title>{escape(printable(full))}</title>" if full and full != words else ""
         self.parts.append(
-            f'<text x="{coordinate(x)}" y="{coordinate(y)}"{_class(cls)}{place}>{hint}{escape(printable(words))}</text>'
+            f'<text x="{coordinate(x)}" y="{coordinate(y)}"{_class(cls)}>{hint}{escape(printable(words))}</text>'
         )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, *, cls: str, width: float = 1.0, dash: str = "") -> None:
         """Draw a straight line."""
         dashes = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
-            f'<path d="M{coordinate(x1)} {coordinate(y1)}L{coordinate(x2)} {coordinate(y2)}"{_class(cls)}'
-            f' stroke-width="{coordinate(width)}"{dashes}/>'
+            f'<path d="M{coordinate(x1)} {coordinate(y1)}{_to(x1, y1, x2, y2)}"{_class(cls)}{_thick(width)}{dashes}/>'
         )
 
     def lines(self, segments: list[tuple[float, float, float, float]], *, cls: str, width: float = 1.0) -> None:
         """Draw straight lines (x1, y1, x2, y2) of one look as a single path; upright and level ones take few bytes."""
         path = ""
         for x1, y1, x2, y2 in segments:
-            end = f"V{coordinate(y2)}" if x1 == x2 else f"H{coordinate(x2)}" if y1 == y2 else f"L{coordinate(x2)} {coordinate(y2)}"
-            path += f"M{coordinate(x1)} {coordinate(y1)}{end}"
+            path += f"M{coordinate(x1)} {coordinate(y1)}{_to(x1, y1, x2, y2)}"
         if segments:
-            self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="{coordinate(width)}"/>')
+            self.parts.append(f'<path d="{path}"{_class(cls)}{_thick(width)}/>')
 
     def rect(self, x: float, y: float, width: float, height: float, *, cls: str) -> None:
         """Draw a filled rectangle."""
@@ -97,8 +99,7 @@ class Canvas:
         fade = f' opacity="{opacity:g}"' if opacity < 1 else ""
         fade += f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
-            f'<path d="{path}"{_class("line " + cls)} stroke-width="{coordinate(width)}"'
-            f' stroke-linejoin="round"{fade}/>'
+            f'<path d="{path}"{_class("line " + cls)}{_thick(width)}{fade}/>'
         )
 
     def area(self, points: list[tuple[float, float]], *, cls: str, opacity: float = 0.2) -> None:
@@ -110,13 +111,13 @@ class Canvas:
         path = f"M{coordinate(points[0][0])} {coordinate(points[0][1])}"
         for (x, _), (a, b) in pairwise(points):
             path += f"V{coordinate(b)}" if a == x else f"H{coordinate(a)}"
-        self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="{coordinate(width)}" fill-opacity="{opacity:g}"/>')
+        self.parts.append(f'<path d="{path}"{_class(cls)}{_thick(width)} fill-opacity="{opacity:g}"/>')
 
     def bars(self, runs: list[tuple[float, float, float]], *, cls: str, height: float) -> None:
         """Fill many boxes of one look and height, each (x, y of its middle, width), as the strokes of a single path."""
         path = "".join(f"M{coordinate(x)} {coordinate(y)}h{coordinate(w)}" for x, y, w in runs)
         if runs:
-            self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="{coordinate(height)}"/>')
+            self.parts.append(f'<path d="{path}"{_class(cls)}{_thick(height)}/>')
 
     def marker(self, shape: str, x: float, y: float, *, cls: str, size: float = 5.0) -> None:
         """Draw one of SHAPES centred at (x, y) with radius `size`."""
@@ -124,8 +125,12 @@ class Canvas:
 
     def markers(self, shape: str, points: list[tuple[float, float]], *, cls: str, size: float = 5.0) -> None:
         """Draw one of SHAPES at every point, as a single path."""
+        if shape == "circle":  # a stroke of no length with round ends is a dot, in a tenth of the bytes of its outline
+            path = "".join(f"M{coordinate(x)} {coordinate(y)}h0" for x, y in points)
+            self.parts.append(f'<path d="{path}"{_class("dot " + cls)}{_thick(2 * size + 1.5)}/>')
+            return
         path = "".join(_outline(shape, x, y, size) for x, y in points)
-        self.parts.append(f'<path d="{path}"{_class(cls)} stroke-width="1.5"/>')
+        self.parts.append(f'<path d="{path}"{_class("k " + cls)}/>')
 
     def render(self, ident: str, title: str, description: str, *, cls: str = "", standalone: bool = False) -> str:
         """Return the SVG element; `ident` must be unique in the page, title and description are what a screen reader
@@ -162,47 +167,37 @@ def _step(tenths: int) -> str:
     return ("-" if tenths < 0 else " ") + text
 
 
+def _to(x1: float, y1: float, x2: float, y2: float) -> str:
+    """Return the command that draws a line on from (x1, y1)."""
+    return f"V{coordinate(y2)}" if x1 == x2 else f"H{coordinate(x2)}" if y1 == y2 else f"L{coordinate(x2)} {coordinate(y2)}"
+
+
+def _thick(width: float) -> str:
+    """Return the attribute of a stroke's width; 1 is what a stroke has anyway."""
+    return "" if width == 1 else f' stroke-width="{coordinate(width)}"'
+
+
 def _outline(shape: str, x: float, y: float, r: float) -> str:
-    c = coordinate
-    if shape == "circle":
-        return f"M{c(x - r)} {c(y)}a{c(r)} {c(r)} 0 1 0 {c(2 * r)} 0a{c(r)} {c(r)} 0 1 0 {c(-2 * r)} 0Z"
-    s = 0.88 * r
-    k = r * 0.38
+    s, k = 0.88 * r, r * 0.38
+    arm = r - k
     corners = {
         "square": [(-s, -s), (s, -s), (s, s), (-s, s)],
         "triangle": [(0, -1.15 * r), (1.05 * r, 0.75 * r), (-1.05 * r, 0.75 * r)],
         "down": [(0, 1.15 * r), (1.05 * r, -0.75 * r), (-1.05 * r, -0.75 * r)],
         "diamond": [(0, -1.25 * r), (1.25 * r, 0), (0, 1.25 * r), (-1.25 * r, 0)],
-        "plus": [
-            (-k, -r),
-            (k, -r),
-            (k, -k),
-            (r, -k),
-            (r, k),
-            (k, k),
-            (k, r),
-            (-k, r),
-            (-k, k),
-            (-r, k),
-            (-r, -k),
-            (-k, -k),
-        ],
-        "cross": [
-            (0, -k),
-            (s - k, -s),
-            (s, k - s),
-            (k, 0),
-            (s, s - k),
-            (s - k, s),
-            (0, k),
-            (k - s, s),
-            (-s, s - k),
-            (-k, 0),
-            (-s, k - s),
-            (k - s, -s),
-        ],
+        "plus": _turned([(-k, -r), (k, -r), (k, -r + arm)]),
+        "cross": _turned([(0, -k), (s - k, -s), (s, k - s)]),
     }[shape]
-    return "M" + "L".join(f"{c(x + dx)} {c(y + dy)}" for dx, dy in corners) + "Z"
+    return _path([(x + dx, y + dy) for dx, dy in corners]) + "Z"
+
+
+def _turned(corners: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return corners and what they become by a quarter, half and three quarters of a turn."""
+    found = list(corners)
+    for _ in range(3):
+        corners = [(-y, x) for x, y in corners]
+        found += corners
+    return found
 
 
 def ticks(low: float, high: float, target: int = 5) -> list[float]:

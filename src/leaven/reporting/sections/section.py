@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from leaven.reporting.marks import Figure, mark
+from leaven.reporting.marks import Figure, inline_mark
 from leaven.reporting.sections.inputs import Measured
-from leaven.reporting.svg import Canvas
 from leaven.reporting.wording import MISSING, amount, interval, number, plural, seeds_counted
 
 
@@ -103,11 +102,7 @@ class Styles:
 
     def cell(self, condition: str, *tags: str) -> Cell:
         """Return the head of a row about one condition, with its marker."""
-        colour, shape = mark(self.of(condition))
-        canvas = Canvas(14, 14)
-        canvas.marker(shape, 7, 7, cls=colour, size=4.5)
-        drawn = f'<svg class="mark" viewBox="0 0 14 14" aria-hidden="true">{"".join(canvas.parts)}</svg>'
-        return Cell(text=condition, tags=tuple(t for t in tags if t), mark=drawn)
+        return Cell(text=condition, tags=tuple(t for t in tags if t), mark=inline_mark(self.of(condition)))
 
     def sorted(self, conditions: Iterable[str]) -> list[str]:
         """Return distinct conditions in the order of the study."""
