@@ -37,6 +37,7 @@ _CALLS_CHECK = re.compile(r"^check\(", re.MULTILINE)
 _OWN_CHECK = re.compile(r"^def check\(", re.MULTILINE)
 _TICK_S = 0.05  # the worker is told this often that jobs go on
 _QUEUED_BYTES = 1 << 16  # requests sent ahead; less than a socket holds, so that neither side waits for the other
+_MEANT_MODULES = frozenset("math cmath re copy json random itertools functools collections heapq unittest".split())
 _KEPT_TESTS, _KEPT_CHARS = 256, 200_000
 _COMPILED_CHARS = 8000
 
@@ -437,10 +438,13 @@ def own_names(found: dict[str, Any], wanted: set[str], entry_point: str) -> dict
 
     A program that defines its own `set` must not decide what `set(answer) == set(expected)` means, but a task whose
     function is called `sum` must work: builtin names count when they are the entry point or when the program defines
-    no other name in use.
+    no other name in use. Where the program has a name such as `math`, the tests get the module of that name, whatever the
+    program made of it: they use it to compare.
     """
-    plain = {n: f for n, f in found.items() if n in wanted and (n == entry_point or not hasattr(_BUILTINS, n))}
-    return plain or {n: f for n, f in found.items() if n in wanted}
+    own = {n: f for n, f in found.items() if n in wanted and (n == entry_point or n not in _MEANT_MODULES)}
+    plain = {n: f for n, f in own.items() if n == entry_point or not hasattr(_BUILTINS, n)}
+    modules = {n: {"M": n} for n in wanted & _MEANT_MODULES if n in found and n != entry_point}
+    return (plain or own) | modules
 
 
 def classify(problem: BaseException, place: int, tests: tuple[str, ...]) -> tuple[str, str]:

@@ -237,8 +237,8 @@ class Link:
         """Plain form of a test's value; references go back as themselves, functions as callbacks."""
         try:
             return plaindata.encode(value, self._remember)
-        except plaindata.NotPlain as problem:
-            raise Unsendable(str(problem)) from None
+        except plaindata.NotPlain as problem:  # nested too deeply: the program's doing, or it would not have been sent so far
+            raise NotComparable(f"the tests pass on {problem}") from None
 
     def decode(self, form: Any) -> Any:
         """Value of a candidate's reply; anything malformed is Forged."""
