@@ -29,6 +29,13 @@ def test_phrases_change_places_with_their_words() -> None:
     assert again.question == text
 
 
+def test_phrases_change_in_every_part_that_is_named() -> None:
+    before = example(0, "Ann buys 3 more.", thought="Ann buys 3 more: 1 + 3 = 4", answer="buys 4 more")
+    (changed,), _ = perturb_examples([before], [{"name": "swap_phrases", "options": {"pairs": PAIRS, "parts": ["question", "thought"]}}], 0)
+    assert changed.question == "Ann loses 3 of them." and changed.thought == "Ann loses 3 of them: 1 + 3 = 4"
+    assert changed.answer == before.answer
+
+
 def test_questions_without_a_phrase_stay_and_are_counted() -> None:
     (same,), rows = perturb_examples([example(0, "How many?")], SWAP, 0)
     assert same.question == "How many?" and rows[0]["outcome"] == "skipped" and "none of the phrases" in rows[0]["reason"]

@@ -1,7 +1,7 @@
 """Questions and responses that do not belong together: planted harm and planted noise, whose right influence is known.
 
-`swap_phrases` exchanges phrases in the question, so that every such example teaches the same wrong meaning ("loses 3 of
-them" answered as "buys 3 more"): it must hurt. `exchange` gives every question the response of another problem of
+`swap_phrases` exchanges phrases where they stand, so that every such example teaches the same wrong meaning ("loses 3 of
+them" followed by an addition): it must hurt. `exchange` gives every question the response of another problem of
 equal family and difficulty: what a response looks like stays right, what it says of the question is noise. Both keep
 the words and lengths that a source has. Papers that attribute results have no such truth to be judged by
 (Kou et al. 2025); planted examples are one. Not covered: responses that are wrong by themselves (broken.py).
@@ -22,21 +22,24 @@ from leaven.data.perturb.operation import PERTURBATIONS, Change, Expect, Option,
 from leaven.errors import StudyError
 
 ARROW = "<->"
+PARTS = ("question", "thought", "code", "answer")
 
 
 @PERTURBATIONS("swap_phrases")
 class SwapPhrases:
-    """Exchange phrases of the question.
+    """Exchange phrases in the question and what else is asked for.
 
     Options:
         pairs: "buys {} more <-> loses {} of them"; {} stands for one word that stays.
+        parts: where: question, thought, code (comments, say), answer. A part that repeats the question's words and keeps them
+            would teach their right meaning all the same.
     """
 
-    options: Mapping[str, Option] = {"pairs": Option(("a <-> b",))}
+    options: Mapping[str, Option] = {"pairs": Option(("a <-> b",)), "parts": Option(("question",), PARTS)}
     rate_of = "examples"
 
     def expects(self, options: Mapping[str, Any]) -> Expect:
-        return "unexecuted"
+        return "anything" if "code" in options["parts"] else "unexecuted"
 
     def apply(self, example: Example, random: Random, options: Mapping[str, Any]) -> Change:
         instead = _instead(tuple(options["pairs"]))
@@ -51,10 +54,10 @@ class SwapPhrases:
             words = iter(re.fullmatch(_pattern(phrase).replace("(?:", "("), match[0]).groups())  # type: ignore[union-attr]
             return re.sub(r"\{\}", lambda _: next(words), other)
 
-        question = pattern.sub(swapped, example.question)
+        changed = {part: pattern.sub(swapped, getattr(example, part)) for part in options["parts"]}
         if not edits:
             raise Skip("none of the phrases")
-        return Change(replace(example, question=question), edits, edits)
+        return Change(replace(example, **changed), edits, edits)
 
 
 def _pattern(phrase: str) -> str:
