@@ -75,8 +75,12 @@ def curvature(tracked: Tracked, texts: Sequence[Text], kind: Curvature = "ggn") 
     total = theta.new_zeros(len(theta), len(theta))
     with _plain(tracked):
         for text in texts:
-            found = _ggn(tracked, text, theta) if kind.endswith("ggn") else hessian(_loss_of(tracked, text))(theta)
-            total += found.detach()
+            if kind.endswith("ggn"):
+                _add_gram(total, _ggn_rows(tracked, text, theta).detach())
+            else:
+                total += hessian(_loss_of(tracked, text))(theta).detach()
+    if kind.endswith("ggn"):
+        total = total.triu() + total.triu(1).t()
     total /= len(texts)
     return layer_blocks(tracked, total) if kind.startswith("block") else total
 
@@ -84,9 +88,7 @@ def curvature(tracked: Tracked, texts: Sequence[Text], kind: Curvature = "ggn") 
 def layer_blocks(tracked: Tracked, matrix: Tensor) -> Tensor:
     """Return the matrix with everything outside the layers' diagonal blocks set to 0."""
     sizes = [o * i for o, i in map(tracked.shape, tracked.names())]
-    return torch.block_diag(
-        *(matrix[e - s : e, e - s : e] for e, s in zip(np.cumsum(sizes).tolist(), sizes, strict=True))
-    )
+    return torch.block_diag(*(matrix[e - s : e, e - s : e] for e, s in zip(np.cumsum(sizes).tolist(), sizes, strict=True)))
 
 
 def mean_diagonal_damping(tracked: Tracked, matrix: Tensor, value: float = 0.1) -> dict[str, float]:
@@ -94,9 +96,7 @@ def mean_diagonal_damping(tracked: Tracked, matrix: Tensor, value: float = 0.1) 
     return {n: value * float(d.mean()) for n, d in unflatten(tracked, matrix.diagonal()).items()}
 
 
-def exact_scores(
-    tracked: Tracked, matrix: Tensor, damping: Mapping[str, float], queries_QP: Tensor, texts_NP: Tensor
-) -> Tensor:
+def exact_scores(tracked: Tracked, matrix: Tensor, damping: Mapping[str, float], queries_QP: Tensor, texts_NP: Tensor) -> Tensor:
     """Return g_q^T (C + D)^-1 g_n / N in nats per removed text, [Q,N], solved in fp64; queries are gradients of
     losses."""
     added = flatten(tracked, {n: torch.full(tracked.shape(n), damping[n]) for n in tracked.names()}).double()
@@ -116,13 +116,23 @@ def _loss_of(tracked: Tracked, text: Text, reduce: bool = True) -> Callable[[Ten
     return loss
 
 
-def _ggn(tracked: Tracked, text: Text, theta: Tensor) -> Tensor:
+def _add_gram(total_PP: Tensor, rows_RP: Tensor, columns: int = 8) -> None:
+    """Add R^T R to the upper block triangle."""
+    width = -(-total_PP.shape[0] // columns)
+    for begin in range(0, total_PP.shape[0], width):
+        total_PP[: begin + width, begin : begin + width].addmm_(rows_RP[:, : begin + width].t(), rows_RP[:, begin : begin + width])
+
+
+def _ggn_rows(tracked: Tracked, text: Text, theta: Tensor) -> Tensor:
+    """Return rows [M*V,P] whose Gram matrix is the text's Gauss-Newton matrix."""
     weights = text.token_weights()
     learned = np.flatnonzero(weights)
     jacobian = jacrev(lambda t: _logits(tracked, text, t)[learned - 1])(theta)
     p = _logits(tracked, text, theta)[learned - 1].softmax(-1)
-    weighted = (p.diag_embed() - p[:, :, None] * p[:, None]) * torch.from_numpy(weights[learned]).float()[:, None, None]
-    return torch.einsum("mvp,mvw,mwq->pq", jacobian, weighted, jacobian)
+    # diag(p) - p p^T = A A^T with A = diag(sqrt p) - p sqrt(p)^T, so one symmetric product gives the sum over positions
+    scale = torch.from_numpy(weights[learned].clip(min=0) ** 0.5).float()
+    root = (p.sqrt().diag_embed() - p[:, :, None] * p.sqrt()[:, None]) * scale[:, None, None]
+    return (root.transpose(1, 2) @ jacobian).flatten(0, 1)
 
 
 def _logits(tracked: Tracked, text: Text, theta: Tensor) -> Tensor:

@@ -1,33 +1,43 @@
 """EK-FAC solutions -> better solutions of (G + D) x = g with the full Gauss-Newton matrix G, which is never formed.
 
 EK-FAC treats layers as independent; that costs more than its Kronecker form (agreement with the full damped matrix
-0.36-0.46 against 0.81-0.83 with its layer blocks, tests and docs/log). Products G x (forward-mode, softmax curvature,
-backward) put the coupling back:
-  krylov      least residual r^T P r in a growing subspace: start P g of all queries, then P (g - H x) per pass
-              (P = EK-FAC's damped inverse; right-hand sides share their directions). Whole-data products only.
-  stochastic  x <- x - eta P (H_B x - g) over reshuffled minibatches B, mean of the last half (ASTRA-like; Wang et al.
-  2025); eta is the
-              inverse of the largest eigenvalue of P H_B over several minibatches: the full-data value is unsafe. Cost
-              does not grow with N.
-Guard: on texts not used in the last step, the residual r^T P r of the result must not exceed EK-FAC's; otherwise the
-best point on the line between both is returned, which is never worse. D is the damping of EK-FAC, the same number per
-layer in every method. Not covered: Hessians with negative curvature; how many passes a larger model needs (more).
+0.36-0.46 against 0.81-0.83 with its layer blocks, tests and docs/log). Products G x (products.py) put the coupling
+back. With P = EK-FAC's damped inverse, everything happens in the coordinates y = P^-1/2 x, where the system is A y = b,
+A = P^1/2 (G + D) P^1/2, b = P^1/2 g, and EK-FAC's solution is y = b:
+  krylov      least residual |A y - b| in a growing subspace: b of all queries, then the residuals of all queries per
+              pass; right-hand sides share their directions. Whole-data products only.
+  stochastic  y <- y - eta (A_B y - b) over reshuffled minibatches B (ASTRA-like; Wang et al. 2025), mean of the last
+              half or last iterate; eta is 2 / the largest eigenvalue of A_B over several minibatches: the full-data value is
+              unsafe. Cost does not grow with N.
+Guard: the residual on texts that the solution was not fitted to must not exceed EK-FAC's; otherwise the best point on
+the line between both is returned, which is never worse. For krylov it costs nothing: products of the guard's texts are
+kept apart, and the same subspace is fitted once without them. D is the damping of EK-FAC, the same number per layer in
+every method. Not covered: Hessians with negative curvature (text weights below 0 count as 0); how many passes a larger
+model needs (more).
 
-Shapes: Q queries, P tracked parameters (flat, layers in order).
+Shapes: Q queries, K directions, P tracked parameters (flat, layers in order, eigenbasis).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leaven.attribution.factors import Factors
 from leaven.attribution.passes import Tracked, Vectors
+from leaven.attribution.products import gauss_newton
 from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches
 from leaven.core.rng import rng
 from leaven.core.step import StepContext
@@ -35,6 +45,8 @@ from leaven.errors import StudyError
 
 MOST_RESTARTS = 5
 """How often the stochastic solver halves its step before EK-FAC's solution is returned as it is."""
+PROBES, STEP = 4, 2.0
+"""The step is STEP / the largest eigenvalue over PROBES minibatches: at 2 a step on such a minibatch lengthens nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +57,20 @@ class Refinement:
     passes: int = 4
     steps: int = 64
     batch_texts: int = 16
-    guard_texts: int = 64
+    guard_texts: int = 32
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what does nothing."""
-        if (
-            self.solver not in ("krylov", "stochastic")
-            or min(self.passes, self.steps, self.batch_texts, self.guard_texts) < 1
-        ):
+        if self.solver not in ("krylov", "stochastic") or min(self.passes, self.steps, self.batch_texts, self.guard_texts) < 1:
             raise StudyError(f"refinement: expected solver krylov or stochastic and counts of at least 1, found {self}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
     """Solutions [Q,o,i] per layer; residual norms relative to EK-FAC's on the guard's texts; the share of the
-    refinement kept
-    (1 = all, 0 = EK-FAC's own solution); passes over the data spent, guard and step size included."""
+    refinement kept (1 = all, 0 = EK-FAC's own solution); passes spent: products of one direction with one text,
+    guard and step size included, over texts x queries."""
 
     vectors: Vectors
     residual: np.ndarray
@@ -78,27 +87,39 @@ def refine(
     how: Refinement,
     *,
     batch_tokens: int = BATCH_TOKENS,
+    resume: Path | None = None,
     ctx: StepContext | None = None,
 ) -> Refined:
     """Solve (G + D) x = g for query gradients [Q,o,i] per layer, starting from EK-FAC.
 
+    Args:
+        tracked: model and layers.
+        texts: training texts that define G.
+        gradients: right-hand sides.
+        factors: EK-FAC of the same texts.
+        damping: number added to each layer's eigenvalues.
+        how: solver and budget.
+        batch_tokens: most padded tokens per batch.
+        resume: folder where the work so far is kept; the same call goes on after its last pass (krylov) or its last
+            save (stochastic; saved as often as ctx.runtime.checkpoint_seconds says).
+        ctx: progress, stop and resources.
+
     Raises:
         BackendError: an operation of the architecture has no forward-mode derivative.
     """
-    system = _System(tracked, texts, factors, damping, batch_tokens, ctx or StepContext())
-    right = system.flat(gradients)
-    start = system.precondition(right)
+    system = System(tracked, texts, factors, damping, batch_tokens, ctx or StepContext())
+    b = system.whiten(gradients)
+    saved = Saved(resume, how, b, len(texts), system.ctx)
     if how.solver == "krylov":
-        candidates = [_krylov(system, right, start, how.passes)]
+        y, residual, kept = krylov(system, b, how, saved)
     else:
-        candidates = _stochastic(system, right, start, how)
-    draw = rng(how.seed, "refine-guard").permutation(len(texts))[: how.guard_texts].tolist()
-    result, residual, kept = _guarded(system, right, start, candidates, draw)
-    return Refined(system.unflat(result), residual, kept, system.products / len(texts))
+        y, residual, kept = stochastic(system, b, how, saved)
+    saved.forget()
+    return Refined(system.solution(y), residual, kept, system.products / (len(texts) * len(b)))
 
 
-class _System:
-    """The matrix H = G + D on all texts or some of them, and EK-FAC's inverse P, acting on flat vectors [Q,P]."""
+class System:
+    """A = P^1/2 (G + D) P^1/2 on all texts or some of them, acting on vectors [K,P] in EK-FAC's eigenbasis."""
 
     def __init__(
         self,
@@ -109,61 +130,121 @@ class _System:
         batch_tokens: int,
         ctx: StepContext,
     ) -> None:
-        self.tracked, self.texts, self.factors, self.damping = tracked, texts, factors, damping
-        self.batch_tokens, self.ctx, self.products = batch_tokens, ctx, 0
+        self.tracked, self.texts, self.factors = tracked, texts, factors
+        self.batch_tokens, self.ctx, self.products, self.planned = batch_tokens, ctx, 0, 0
         self.shapes = {n: tracked.shape(n) for n in tracked.names()}
-        self.added = self.flat(
-            {n: torch.full((1, *s), damping[n], device=tracked.device) for n, s in self.shapes.items()}
-        )
+        scales = {n: factors.blocks[n].eigenvalues + damping[n] for n in self.shapes}
+        self.root = torch.cat([s.flatten() for s in scales.values()]).rsqrt()
+        self.added = torch.cat([(damping[n] / s).flatten() for n, s in scales.items()])
 
-    def flat(self, vectors: Vectors) -> Tensor:
-        return torch.cat([vectors[n].flatten(1) for n in self.shapes], 1)
+    def whiten(self, vectors: Vectors) -> Tensor:
+        """Return P^1/2 of gradients [Q,o,i] per layer, [Q,P]."""
+        return torch.cat([self.factors.blocks[n].rotate(vectors[n]).flatten(1) for n in self.shapes], 1) * self.root
 
-    def unflat(self, x_QP: Tensor) -> Vectors:
-        pieces = x_QP.split([o * i for o, i in self.shapes.values()], 1)
-        return {n: p.unflatten(1, s) for (n, s), p in zip(self.shapes.items(), pieces, strict=True)}
+    def solution(self, y_KP: Tensor) -> Vectors:
+        """Return x = P^1/2 y, [K,o,i] per layer."""
+        pieces = (y_KP * self.root).split([o * i for o, i in self.shapes.values()], 1)
+        named = zip(self.shapes.items(), pieces, strict=True)
+        return {n: self.factors.blocks[n].unrotate(p.unflatten(1, s)) for (n, s), p in named}
 
-    def precondition(self, x_QP: Tensor) -> Tensor:
-        return self.flat(self.factors.precondition(self.unflat(x_QP), self.damping))
-
-    def apply(self, x_QP: Tensor, numbers: Sequence[int] | None = None) -> Tensor:
-        """Return H x with the Gauss-Newton matrix of all texts, or of those given."""
-        chosen = self.texts if numbers is None else [self.texts[n] for n in numbers]
-        directions = self.unflat(x_QP)
-        total = torch.zeros_like(x_QP)
+    def total(self, y_KP: Tensor, numbers: Sequence[int]) -> Tensor:
+        """Return the sum over these texts of P^1/2 G_n P^1/2 y."""
+        directions = self.solution(y_KP)
+        sums = {n: torch.zeros_like(v) for n, v in directions.items()}
+        chosen = [self.texts[n] for n in numbers]
         for batch in make_batches(chosen, self.tracked.model.max_tokens, self.batch_tokens, device=self.tracked.device):
             self.ctx.check_stop()
-            total += self.flat(self.tracked.gauss_newton(batch, directions))
-        self.products += len(chosen)
-        self.ctx.progress(self.products, 0, "refining")
-        return total / len(chosen) + self.added * x_QP
+            for name, found in gauss_newton(self.tracked, batch, directions).items():
+                sums[name] += found
+            self.products += len(batch.numbers) * len(y_KP)
+            self.ctx.progress(min(self.products, self.planned), self.planned, "refining")
+        return self.whiten(sums)
 
-    def norm(self, r_QP: Tensor) -> Tensor:
-        """Return r^T P r, [Q]."""
-        return (r_QP * self.precondition(r_QP)).sum(1)
+    def apply(self, y_KP: Tensor, numbers: Sequence[int]) -> Tensor:
+        """Return A y with the Gauss-Newton matrix of these texts."""
+        return self.total(y_KP, numbers) / len(numbers) + self.added * y_KP
 
 
-def _krylov(system: _System, right: Tensor, start: Tensor, passes: int) -> Tensor:
-    """Return what minimises r^T P r in the span of `passes` blocks of directions, each costing one pass over the data.
+class Saved:
+    """The work so far of one refinement, in one file named by what it solves; without a folder, nothing is kept."""
+
+    def __init__(self, folder: Path | None, how: Refinement, b: Tensor, n_texts: int, ctx: StepContext) -> None:
+        state = hashlib.sha256(f"{how}\x1f{n_texts}".encode() + b.cpu().numpy().tobytes())
+        self.path = None if folder is None else Path(folder) / f"refine-{state.hexdigest()[:16]}.safetensors"
+        self.seconds, self.at, self.device = ctx.runtime.checkpoint_seconds, time.monotonic(), b.device
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what was saved, or two empty mappings."""
+        if self.path is None or not self.path.is_file():
+            return {}, {}
+        with safe_open(self.path, framework="pt") as handle:
+            facts = json.loads(handle.metadata()["facts"])
+        return load_file(self.path, device=str(self.device)), facts
+
+    def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Write the work so far through a temporary name, unless the last time was a moment ago."""
+        if self.path is None or time.monotonic() - self.at < self.seconds:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"facts": json.dumps(facts)})
+        os.replace(part, self.path)
+        self.at = time.monotonic()
+
+    def forget(self) -> None:
+        """Delete the file of a refinement that is done."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def krylov(system: System, b: Tensor, how: Refinement, saved: Saved) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Return what minimises |A y - b| in the span of `passes` blocks of directions, each costing one pass over the
+    data; residuals on the guard's texts; shares kept.
 
     Minimising the residual ranks training texts better than the Galerkin (conjugate gradient) solution of the same
     subspace: the error's energy lies mostly in directions that no training gradient has, which the residual discounts.
     """
-    basis = images = solved = right.new_zeros(0, right.shape[1])
-    x, block = torch.zeros_like(right), start
-    for _ in range(passes):
-        block = _orthonormal(block, basis)
+    order = rng(how.seed, "refine-guard").permutation(len(system.texts)).tolist()
+    size = min(how.guard_texts, len(order) // 3)
+    guard, rest = order[:size], order[size:]
+    system.planned = how.passes * len(order) * len(b)
+    before, facts = saved.load()
+    basis, fitted, apart = (before.get(n, b.new_zeros(0, b.shape[1])) for n in ("basis", "fitted", "apart"))
+    system.products = facts.get("products", 0)
+    weights = _least(fitted, b)
+    for done in range(facts.get("passes", 0), how.passes):
+        block = _orthonormal(b - weights @ fitted, basis)
         if not len(block):
             break
-        image = system.apply(block)
-        basis, images = torch.cat([basis, block]), torch.cat([images, image])
-        solved = torch.cat([solved, system.precondition(image)])
-        small = (solved @ images.t()).double()
-        small = (small + small.t()) / 2
-        weights = torch.linalg.lstsq(small, (solved @ right.t()).double(), driver="gelsd").solution.to(right.dtype)
-        x = weights.t() @ basis
-        block = system.precondition(right - weights.t() @ images)
-    return x
+        of_rest, of_guard = system.total(block, rest), system.total(block, guard) if guard else torch.zeros_like(block)
+        damped = system.added * block
+        basis = torch.cat([basis, block])
+        fitted = torch.cat([fitted, (of_rest + of_guard) / len(order) + damped])
+        apart = torch.cat([apart, of_guard / max(1, size) + damped])
+        weights = _least(fitted, b)
+        state = {"basis": basis, "fitted": fitted, "apart": apart}
+        saved.save(state, {"passes": done + 1, "products": system.products})
+    y = weights @ basis
+    if not guard:
+        return y, *_ones(b, (weights @ fitted - b).norm(dim=1) / ((b @ basis.t()) @ fitted - b).norm(dim=1))
+    without = (len(order) * fitted - size * apart) / len(rest)
+    start, trial = (b @ basis.t()) @ apart - b, _least(without, b) @ apart - b
+    share, residual = _line(start, trial)
+    result = torch.where(share[:, None] > 0, b + share[:, None] * (y - b), b)  # what is refused may hold no numbers
+    return result, residual.cpu().numpy(), share.cpu().numpy()
+
+
+def _ones(b: Tensor, residual: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    return residual.cpu().numpy(), np.ones(len(b), np.float32)
+
+
+def _least(images_KP: Tensor, b_QP: Tensor) -> Tensor:
+    """Return the weights [Q,K] of the images that come nearest to b."""
+    if not len(images_KP):
+        return b_QP.new_zeros(len(b_QP), 0)
+    small = (images_KP @ images_KP.t()).double()
+    found = torch.linalg.lstsq(small.cpu(), (images_KP @ b_QP.t()).double().cpu(), driver="gelsd").solution
+    return found.t().to(b_QP)
 
 
 def _orthonormal(block: Tensor, basis: Tensor) -> Tensor:
@@ -176,67 +257,87 @@ def _orthonormal(block: Tensor, basis: Tensor) -> Tensor:
     return fresh - (fresh @ basis.t()) @ basis
 
 
-def _stochastic(system: _System, right: Tensor, start: Tensor, how: Refinement) -> list[Tensor]:
-    """Return the mean of the last half of the steps, and the last iterate."""
-    minibatches = _minibatches(len(system.texts), how)
-    probes = [next(minibatches) for _ in range(4)]
-    rate = 1 / max(_largest(system, numbers, how.seed) for numbers in probes)
-    # minibatch residuals are mostly noise around EK-FAC's; only growth far beyond the largest of them is divergence
-    limit = 16 * torch.stack([system.norm(system.apply(start, numbers) - right) for numbers in probes]).amax(0)
-    for _ in range(MOST_RESTARTS):
-        x, total, n = start.clone(), torch.zeros_like(start), 0
-        for k in range(how.steps):
-            r = system.apply(x, next(minibatches)) - right
-            if not bool((system.norm(r) <= limit).all()):
+def _line(start_QP: Tensor, trial_QP: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of the way from residual `start` to `trial` that is kept: all of it where that is not longer,
+    else up to the shortest point; and its length relative to the start."""
+    tiny = torch.finfo(start_QP.dtype).tiny
+    before, change = start_QP.square().sum(1), trial_QP - start_QP
+    along, curved = (change * start_QP).sum(1), change.square().sum(1)
+    share = (-along / curved.clamp(min=tiny)).clamp(0, 1)
+    share = torch.where(trial_QP.square().sum(1) <= before, torch.ones_like(share), share)
+    found = before + 2 * share * along + share.square() * curved
+    better = torch.isfinite(found) & (found < before)
+    share, found = share.where(better, torch.zeros_like(share)), found.where(better, before)
+    return share, (found.clamp(min=0) / before.clamp(min=tiny)).sqrt()
+
+
+def stochastic(system: System, b: Tensor, how: Refinement, saved: Saved) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Return the mean of the last half of the steps or the last iterate, whichever leaves less residual on the
+    guard's texts, which come next in the stream of minibatches; residuals there; shares kept."""
+    n_texts = len(system.texts)
+    system.planned = ((how.steps + 1) * how.batch_texts + 3 * how.guard_texts) * len(b) + 10 * PROBES * how.batch_texts
+    minibatches = Minibatches(n_texts, how)
+    candidates = _descend(system, b, how, minibatches, saved)
+    guard: list[int] = []
+    while len(guard) < min(how.guard_texts, n_texts):
+        guard += [n for n in next(minibatches) if n not in guard]
+    start = system.apply(b, guard) - b
+    result, best, kept = b.clone(), b.new_ones(len(b)), b.new_zeros(len(b))
+    for y in candidates:
+        share, residual = _line(start, system.apply(y, guard) - b)
+        better = (residual < best) & (share > 0)
+        result[better] = (b + share[:, None] * (y - b))[better]
+        best[better], kept[better] = residual[better], share[better]
+    return result, best.cpu().numpy(), kept.cpu().numpy()
+
+
+class Minibatches:
+    """Minibatches of text numbers for ever, reshuffled every epoch."""
+
+    def __init__(self, n_texts: int, how: Refinement) -> None:
+        self.seed, self.n_texts, self.size, self.drawn = how.seed, n_texts, min(how.batch_texts, n_texts), 0
+
+    def __next__(self) -> list[int]:
+        """Return the next one."""
+        epoch, place = divmod(self.drawn, self.n_texts // self.size)
+        self.drawn += 1
+        order = rng(self.seed, "refine-batches", epoch).permutation(self.n_texts).tolist()
+        return order[place * self.size : (place + 1) * self.size]
+
+
+def _descend(system: System, b: Tensor, how: Refinement, minibatches: Minibatches, saved: Saved) -> list[Tensor]:
+    """Return the mean of the last half of the steps, and the last iterate; nothing where no step is small enough."""
+    probes = [next(minibatches) for _ in range(PROBES)]
+    state, facts = saved.load()
+    if facts:
+        rate, minibatches.drawn, system.products = facts["rate"], facts["drawn"], facts["products"]
+        limit = state["limit"]
+    else:
+        rate = STEP / max(_largest(system, numbers, how.seed, b) for numbers in probes)
+        # minibatch residuals are mostly noise around EK-FAC's; only growth far beyond the first of them is divergence
+        limit = 16 * (system.apply(b, probes[0]) - b).norm(dim=1)
+    for restart in range(facts.get("restart", 0), MOST_RESTARTS):
+        y, total = state.pop("y", b.clone()), state.pop("total", torch.zeros_like(b))
+        for k in range(facts.pop("k", 0), how.steps):
+            r = system.apply(y, next(minibatches)) - b
+            if not bool((r.norm(dim=1) <= limit).all()):
                 break
-            x = x - rate * system.precondition(r)
+            y = y - rate * r
             if 2 * (k + 1) > how.steps:
-                total, n = total + x, n + 1
+                total = total + y
+            now = {"rate": rate, "drawn": minibatches.drawn, "products": system.products, "restart": restart, "k": k + 1}
+            saved.save({"y": y, "total": total, "limit": limit}, now)
         else:
-            return [total / n, x]
+            return [total / (how.steps - how.steps // 2), y]
         rate /= 2
-    return [start]
+    return []
 
 
-def _minibatches(n_texts: int, how: Refinement) -> Iterator[list[int]]:
-    """Yield minibatches of text numbers for ever, reshuffled every epoch."""
-    epoch, size = 0, min(how.batch_texts, n_texts)
-    while True:
-        order = rng(how.seed, "refine-batches", epoch).permutation(n_texts).tolist()
-        yield from (order[i : i + size] for i in range(0, n_texts - size + 1, size))
-        epoch += 1
-
-
-def _largest(system: _System, numbers: Sequence[int], seed: int, iterations: int = 10) -> float:
-    """Return the largest eigenvalue of P H_B by power iteration."""
-    size = system.added.shape[1]
-    x = torch.from_numpy(rng(seed, "refine-power").standard_normal((1, size)).astype(np.float32)).to(
-        system.added.device
-    )
-    value = 1.0
+def _largest(system: System, numbers: Sequence[int], seed: int, like: Tensor, iterations: int = 10) -> float:
+    """Return the largest eigenvalue of A_B by power iteration."""
+    draws = rng(seed, "refine-power").standard_normal((1, like.shape[1])).astype(np.float32)
+    y, value = torch.from_numpy(draws).to(like), 1.0
     for _ in range(iterations):
-        x = system.precondition(system.apply(x / x.norm(), numbers))
-        value = float(x.norm())
+        y = system.apply(y / y.norm(), numbers)
+        value = float(y.norm())
     return value
-
-
-def _guarded(
-    system: _System, right: Tensor, start: Tensor, candidates: Sequence[Tensor], numbers: Sequence[int]
-) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Return per query the candidate of least residual, or the best point between EK-FAC and it; its residual; the
-    share kept."""
-    residual = system.apply(start, numbers) - right
-    before = system.norm(residual)
-    result, best, kept = start.clone(), before.clone(), torch.zeros_like(before)
-    for candidate in candidates:
-        after = system.apply(candidate, numbers) - right
-        change = after - residual
-        along, curved = (system.precondition(change) * residual).sum(1), system.norm(change)
-        share = (-along / curved.clamp(min=torch.finfo(curved.dtype).tiny)).clamp(0, 1)
-        share = torch.where(system.norm(after) <= before, torch.ones_like(share), share)
-        found = before + 2 * share * along + share.square() * curved
-        better = (found < best) & torch.isfinite(found)
-        mixed = start + share[:, None] * (candidate - start)
-        result[better], best[better], kept[better] = mixed[better], found[better], share[better]
-    relative = (best.clamp(min=0) / before.clamp(min=torch.finfo(before.dtype).tiny)).sqrt()
-    return result, relative.cpu().numpy(), kept.cpu().numpy()

@@ -231,7 +231,8 @@ class _Job:
             self.targets = ekfac_targets(self.names, self.gradients, factors, self.damping)
             return "ekfac", None
         how = Refinement(**self.spec["refine"])
-        found = refine(self.tracked, self.texts, self.gradients, factors, factors.damping(self.damping), how, ctx=self.ctx)
+        added, resume = factors.damping(self.damping), self.out / "_resume"
+        found = refine(self.tracked, self.texts, self.gradients, factors, added, how, resume=resume, ctx=self.ctx)
         vectors = {n: v / factors.n_texts for n, v in found.vectors.items()}
         self.targets = Targets(tuple(self.names), vectors)
         facts = {"passes": found.passes, "residual": found.residual.tolist(), "kept": found.kept.tolist()}

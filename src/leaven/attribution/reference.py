@@ -1,0 +1,103 @@
+"""Query gradients -> solutions of (G + D) x = g in fp64, where the full Gauss-Newton matrix is too large to be formed.
+
+Block conjugate gradients (O'Leary 1980) preconditioned by EK-FAC, on products in fp64 (products.py): directions of all
+queries are shared, and a block that loses rank is made smaller. The residual |H x - g| / |g| of what is returned is
+measured by one more product, so a reference states how exact it is. For models of about 10^4 to 10^6 parameters;
+below, exact.py forms the matrix. Not covered: solutions within a budget of passes (refine.py).
+
+Shapes: Q queries, P tracked parameters (flat, layers in order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from leaven.attribution.exact import flatten, unflatten
+from leaven.attribution.factors import Block, Factors
+from leaven.attribution.passes import Tracked, Vectors
+from leaven.attribution.products import gauss_newton, in_fp64
+from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches
+from leaven.core.step import StepContext
+from leaven.errors import BackendError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """Solutions [Q,o,i] per layer in fp64, |H x - g| / |g| of each query, and passes over the data."""
+
+    vectors: Vectors
+    residual: np.ndarray
+    passes: int
+
+
+def solve(
+    tracked: Tracked,
+    texts: Sequence[Text],
+    gradients: Vectors,
+    factors: Factors,
+    damping: Mapping[str, float],
+    *,
+    residual: float = 1e-3,
+    most_passes: int = 400,
+    batch_tokens: int = BATCH_TOKENS,
+    ctx: StepContext | None = None,
+) -> Reference:
+    """Solve (G + D) x = g for query gradients [Q,o,i] per layer to a relative residual.
+
+    Raises:
+        BackendError: the residual is not reached, or a product cannot be formed.
+    """
+    ctx, model = ctx or StepContext(), in_fp64(tracked)
+    exact = Factors({n: _fp64(b) for n, b in factors.blocks.items()}, factors.n_texts, factors.fisher, factors.seed)
+    added = flatten(model, {n: torch.full(model.shape(n), damping[n], dtype=torch.float64) for n in model.names()})
+    added = added.to(tracked.device)
+
+    def apply(x_QP: Tensor) -> Tensor:
+        total, directions = torch.zeros_like(x_QP), unflatten(model, x_QP)
+        for batch in make_batches(texts, model.model.max_tokens, batch_tokens, device=model.device):
+            ctx.check_stop()
+            total += flatten(model, gauss_newton(model, batch, directions))
+        return total / len(texts) + added * x_QP
+
+    def precondition(r_QP: Tensor) -> Tensor:
+        return flatten(model, exact.precondition(unflatten(model, r_QP), damping))
+
+    right = flatten(model, gradients).double()
+    size = right.norm(dim=1)
+    x, left, passes = torch.zeros_like(right), right.clone(), 0
+    true = torch.ones_like(size)
+    while passes < most_passes and bool((true > residual).any()):  # again where rounding kept it from the true residual
+        block = _orthonormal(precondition(left))
+        while passes < most_passes and bool((left.norm(dim=1) > 0.5 * residual * size).any()):
+            image = apply(block)
+            passes += 1
+            small = torch.linalg.pinv(block @ image.t(), hermitian=True)
+            weights = left @ block.t() @ small
+            x, left = x + weights @ block, left - weights @ image
+            z = precondition(left)
+            block = _orthonormal(z - (z @ image.t()) @ small @ block)
+            ctx.progress(passes, most_passes, f"reference: residual {float((left.norm(dim=1) / size).max()):.1e}")
+        left = right - apply(x)
+        passes, true = passes + 1, left.norm(dim=1) / size
+    if float(true.max()) > residual:
+        raise BackendError(
+            f"reference: expected a residual of at most {residual:g} within {most_passes} passes, found "
+            f"{float(true.max()):.2g}; raise most_passes or the damping"
+        )
+    return Reference(unflatten(model, x), true.cpu().numpy(), passes)
+
+
+def _orthonormal(block: Tensor) -> Tensor:
+    """Return an orthonormal basis of the rows, each scaled first so that small ones count."""
+    block = block / block.norm(dim=1, keepdim=True).clamp(min=torch.finfo(block.dtype).tiny)
+    _, values, rows = torch.linalg.svd(block, full_matrices=False)
+    return rows[values > 1e-8 * values[0]]
+
+
+def _fp64(block: Block) -> Block:
+    return Block(block.q_out.double(), block.q_in.double(), block.eigenvalues.double())
