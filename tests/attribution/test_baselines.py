@@ -16,11 +16,16 @@ from leaven.attribution.methods import BASELINES, Scene, Settings, baseline_pass
 from leaven.attribution.passes import Tracked
 from leaven.attribution.projections import Projection, projected
 from leaven.attribution.queries import Query, query_gradients, single_queries
+from leaven.attribution.run import attribute
 from leaven.attribution.texts import Text
 from leaven.attribution.trajectory import Checkpoint, Moments, by_layer, training_path
-from leaven.core.tables import CURVE, write_table
+from leaven.core.step import StepContext
+from leaven.core.tables import CURVE, INFLUENCE, read_table, write_examples, write_table
+from leaven.core.types import Example
+from leaven.data.tokenise import tokenise
+from leaven.data.tokenizer import Tokenizer, train_tokenizer
 from leaven.errors import DataError, StudyError
-from leaven.lm.checkpoints import save_state, save_tiny
+from leaven.lm.checkpoints import copy_tokenizer, save_state, save_tiny
 from leaven.lm.optimise import FlatAdamW
 from leaven.lm.tiny_model import TinyConfig, init_tiny
 
@@ -230,3 +235,48 @@ def test_checkpoints_of_a_training_run_carry_rates_and_moments(tmp_path, make_te
         training_path(given, opened, {"8": 0.5})
     with pytest.raises(StudyError, match="checkpoints"):
         training_path({"model": tmp_path / "other"}, opened)
+
+
+def test_attribute_follows_the_checkpoints_of_its_model_folder(tmp_path):
+    words = [f"add {k % 5} to {k % 3} = {k % 5 + k % 3}" for k in range(12)]
+    folders = {n: tmp_path / n for n in ("examples", "tokenizer", "tokens", "model")}
+    for folder in folders.values():
+        folder.mkdir()
+    rows = [Example(id=f"e{k}", source="s", question=w, answer="yes") for k, w in enumerate(words)]
+    write_examples(folders["examples"] / "examples.parquet", rows)
+    quiet = StepContext()
+    form = {"kind": "word", "vocab_size": 64, "formats": ["answer_only"]}
+    train_tokenizer(form, {"s": folders["examples"]}, folders["tokenizer"], quiet)
+    inputs = {"examples": folders["examples"], "tokenizer": folders["tokenizer"]}
+    tokenise({"source": "s", "format": "answer_only"}, inputs, folders["tokens"], quiet)
+    vocab = Tokenizer.load(folders["tokenizer"]).vocab_size
+    config = TinyConfig(vocab=vocab, width=8, layers=1, heads=2, kv_heads=1, ffn=12, max_tokens=64)
+    model = init_tiny(config, 0)
+    for folder in (folders["model"], folders["model"] / "checkpoints" / "step-000002"):
+        save_tiny(folder, model, dict(model.named_parameters()))
+        copy_tokenizer(folders["tokenizer"], folder)
+    spec = {
+        "modules": "linear",
+        "fisher": "true",
+        "damping": {"rule": "relative", "value": 1.0},
+        "reduce": "sum",
+        "queries": "aggregate",
+        "level": "instance",
+        "decompositions": [],
+        "keep": 0,
+        "baselines": ["gradient_dot", "tracin"],
+        "baseline_settings": {"learning_rates": {"2": 0.5}},
+        "seed": 0,
+    }
+    given = {"model": folders["model"], "tokens:s": folders["tokens"], "queries:s": folders["tokens"]}
+    (tmp_path / "out").mkdir()
+    attribute(spec, given, tmp_path / "out", quiet)
+    table = read_table(tmp_path / "out" / "influence.parquet", INFLUENCE)
+    dot, path = (table.filter(method=m).sort("example")["score"].to_numpy() for m in ("gradient_dot", "tracin"))
+    np.testing.assert_allclose(path, 0.5 * dot, rtol=1e-5)  # the checkpoint is the model itself
+    with pytest.raises(StudyError, match="less, checkpoint 2"):
+        attribute(spec | {"baselines": ["less"]}, given, tmp_path / "out", quiet)
+    with pytest.raises(DataError, match=r"curve\.parquet"):
+        attribute(spec | {"baseline_settings": None}, given, tmp_path / "out", quiet)
+    with pytest.raises(StudyError, match="'tracing'"):
+        attribute(spec | {"baselines": ["tracing"]}, given, tmp_path / "out", quiet)
