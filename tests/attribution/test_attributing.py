@@ -66,5 +66,10 @@ def test_two_files_and_a_folder_give_a_table_and_a_page(files, tmp_path):
 def test_wrong_input_is_named(files, tmp_path):
     with pytest.raises(DataError, match="nothing.jsonl"):
         attribute(files / "model", files / "nothing.jsonl", files / "targets.jsonl", tmp_path)
-    with pytest.raises(StudyError, match="--level"):
-        attribute(files / "model", files / "train.jsonl", files / "targets.jsonl", tmp_path, level="words")
+    out = tmp_path / "untouched"
+    for wrong in ({"level": "words"}, {"modules": "attention"}, {"dtype": "fp16"}, {"top": -3}, {"refine": -1}):
+        with pytest.raises(StudyError, match=f"--{next(iter(wrong))}: expected .* found"):
+            attribute(files / "model", files / "train.jsonl", files / "targets.jsonl", out, **wrong)
+    with pytest.raises(DataError, match="--model"):
+        attribute(files / "modle", files / "train.jsonl", files / "targets.jsonl", out)
+    assert not out.exists()

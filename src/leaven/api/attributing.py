@@ -102,8 +102,7 @@ def attribute(
     if budget is not None and store is None:
         raise StudyError("--budget: expected a folder for the store it limits, found none; add --store DIR")
     budget_bytes = None if budget is None else parse_bytes(budget)
-    if level not in ("instance", "segment", "token"):
-        raise StudyError(f"--level: expected instance, segment or token, found {level!r}")
+    _check(level, modules, dtype, top, refine, Path(model))
     folder = Path(out)
     context = StepContext(runtime=Resources(threads=threads, device=device), progress=_reporter(log))
     inputs: dict[str, Path] = {"model": Path(model)}
@@ -123,8 +122,25 @@ def attribute(
     return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"))
 
 
+def _check(level: str, modules: str, dtype: str, top: int, refine: int, model: Path) -> None:
+    """Refuse options before anything is read or written."""
+    for option, value, known in (
+        ("level", level, ("instance", "segment", "token")),
+        ("modules", modules, ("mlp", "linear", "linear+head")),
+        ("dtype", dtype, ("fp32", "bf16")),
+    ):
+        if value not in known:
+            raise StudyError(f"--{option}: expected {', '.join(known[:-1])} or {known[-1]}, found {value!r}")
+    for option, number in (("top", top), ("refine", refine)):
+        if number < 0:
+            raise StudyError(f"--{option}: expected 0 or more, found {number}")
+    if not model.is_dir():
+        raise DataError(f"--model: expected a local model folder, found none at {str(model)!r}; models are never downloaded")
+
+
 def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) -> Path:
     """Read a file of rows and tokenise them; return the folder of tokens."""
+    from leaven.core.step import StepContext
     from leaven.data.sources.files import load_file
     from leaven.data.tokenise import tokenise
 
@@ -133,7 +149,7 @@ def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) ->
     rows, tokens = folder / "rows", folder / "tokens"
     for place in (rows, tokens):
         place.mkdir(parents=True, exist_ok=True)
-    load_file({"name": file.stem, "shape": "auto"}, {"file": file}, rows, context)
+    load_file({"name": file.stem, "shape": "auto"}, {"file": file}, rows, StepContext(runtime=context.runtime))
     tokenise({"source": file.stem, "format": format}, {"examples": rows, "tokenizer": model}, tokens, context)
     return tokens
 

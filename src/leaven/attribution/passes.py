@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from leaven.attribution.heads import Labels, learn
 from leaven.attribution.texts import Batch
 from leaven.errors import BackendError, StudyError
 
@@ -132,48 +133,23 @@ class Tracked:
         The loss is sum over targets of weight x token loss. With `draws` (label_draws), labels are drawn from the
         model and weights are square roots, so that E[G G^T] is the Gauss-Newton matrix of the weighted loss.
         """
-        logits, inputs, outputs = self._forward(batch)
-        return self._backward(batch, logits, inputs, outputs, draws, keep_graph=False)
+        return self._backward(batch, [_labels(batch, draws)])[0]
 
     def backward_both(self, batch: Batch, draws: Tensor) -> tuple[Seen, Seen]:
         """Run forward once and backward twice: with the data's labels, and with drawn ones (see `backward`)."""
-        logits, inputs, outputs = self._forward(batch)
-        of_data = self._backward(batch, logits, inputs, outputs, None, keep_graph=True)
-        of_draws = self._backward(batch, logits, inputs, outputs, draws, keep_graph=False)
+        of_data, of_draws = self._backward(batch, [_labels(batch, None), _labels(batch, draws)])
         return of_data, Seen(batch, of_data.inputs, of_draws.grads, of_draws.losses)
 
-    def _backward(
-        self,
-        batch: Batch,
-        logits: Tensor,
-        inputs: Mapping[str, Tensor],
-        outputs: Mapping[str, Tensor],
-        draws: Tensor | None,
-        keep_graph: bool,
-    ) -> Seen:
-        labels = batch.targets if draws is None else _drawn(logits, draws)
-        weights = batch.weights if draws is None else batch.weights.clamp(min=0).sqrt()
-        with torch.enable_grad():
-            losses = F.cross_entropy(logits.float(), labels, reduction="none")
-            grads = torch.autograd.grad((losses * weights).sum(), list(outputs.values()), retain_graph=keep_graph)
-        return self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), losses)
-
-    def gauss_newton(self, batch: Batch, directions: Vectors) -> Vectors:
-        """Return sum over the batch's texts of J^T S J x for every direction x [Q,o,i] per layer.
-
-        J is the Jacobian of the logits at positions with loss, S = weight x (diag(p) - p p^T) of each (Schraudolph
-        2002). One graph serves the backward passes of all directions; each has its own forward-mode pass.
-        """
-        result = {n: torch.empty_like(v) for n, v in directions.items()}
-        logits, inputs, outputs = self._forward(batch)
-        p = logits.detach().float().softmax(-1)
-        for q in range(len(next(iter(directions.values())))):
-            _, change = self.push_forward(batch, {n: v[q] for n, v in directions.items()})
-            curved = p * (change - (p * change).sum(-1, keepdim=True)) * batch.weights[:, None]
-            grads = torch.autograd.grad(logits, list(outputs.values()), grad_outputs=curved, retain_graph=True)
-            seen = self._seen(batch, inputs, dict(zip(outputs, grads, strict=True)), logits)
-            for name, total in result.items():
-                total[q] = seen.grads[name].t() @ seen.inputs[name]
+    def _backward(self, batch: Batch, wanted: Sequence[Labels]) -> list[Seen]:
+        hidden, inputs, outputs = self._hidden(batch)
+        numbers = torch.bfloat16 if self.dtype == "bf16" else self.head_weight.dtype
+        result = []
+        for k, learned in enumerate(learn(hidden, self.head_weight, wanted, numbers, self.with_head)):
+            found = torch.autograd.grad(hidden, list(outputs.values()), learned.hidden, retain_graph=k + 1 < len(wanted))
+            grads = dict(zip(outputs, found, strict=True))
+            if learned.logits is not None:
+                inputs[HEAD], grads[HEAD] = hidden.detach(), learned.logits
+            result.append(self._seen(batch, inputs, grads, learned.losses))
         return result
 
     @torch.no_grad()
@@ -196,7 +172,7 @@ class Tracked:
         ]
         try:
             # hand-written backward passes have no forward-mode derivative
-            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), _plain_kernels(self.model.module, True):
+            with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), plain_kernels(self.model.module, True):
                 hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
                 logits = F.linear(hidden, self.head_weight)
                 if self.with_head:
@@ -219,16 +195,25 @@ class Tracked:
         along = (logits.float().softmax(-1) * change).sum(-1) - change.gather(1, batch.targets[:, None])[:, 0]
         return along * batch.weights
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """Return logits [M,V] at positions with loss, and the inputs and outputs of every tracked layer."""
-        low = self.dtype == "bf16"
-        with self._frozen(), self._captured() as (inputs, outputs), _plain_kernels(self.model.module, low):
-            with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=low):
-                hidden = self.model.hidden(batch.ids, batch.positions, batch.document, batch.at)
-                logits = F.linear(hidden, self.head_weight)
+        hidden, inputs, outputs = self._hidden(batch)
+        with self._frozen(), torch.enable_grad(), self._products():
+            logits = F.linear(hidden, self.head_weight)
         if self.with_head:
             inputs[HEAD], outputs[HEAD] = hidden.detach(), logits
         return logits, inputs, outputs
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Return hidden states [M,D] at positions with loss, and the inputs and outputs of every tracked layer below
+        the head."""
+        low = self.dtype == "bf16"
+        with self._frozen(), self._captured() as (inputs, outputs), plain_kernels(self.model.module, low), self._products():
+            return self.model.hidden(batch.ids, batch.positions, batch.document, batch.at), inputs, outputs
+
+    def _products(self) -> torch.autocast:
+        """Return a context in which products have the dtype asked for."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.dtype == "bf16")
 
     def _seen(self, batch: Batch, inputs: Mapping[str, Tensor], grads: Mapping[str, Tensor], losses: Tensor) -> Seen:
         flat: dict[tuple[int, bool], Tensor] = {}
@@ -286,7 +271,7 @@ class Tracked:
 
 
 @contextmanager
-def _plain_kernels(module: nn.Module, wanted: bool) -> Iterator[None]:
+def plain_kernels(module: nn.Module, wanted: bool) -> Iterator[None]:
     """Let the embedded model use ordinary operations, which have every derivative and take part in autocast."""
     kernels = getattr(module, "kernels", None)
     if not wanted or kernels is None:
@@ -304,11 +289,11 @@ def _with_bias(a: Tensor, direction: Tensor) -> Tensor:
     return a if a.shape[-1] == direction.shape[-1] else torch.cat([a, a.new_ones(*a.shape[:-1], 1)], -1)
 
 
-@torch.no_grad()
-def _drawn(logits_MV: Tensor, draws_M: Tensor) -> Tensor:
-    """Return labels drawn from the model's own distribution by inverting its cumulative sum at the given numbers."""
-    total = logits_MV.float().softmax(-1).cumsum(-1)
-    return torch.searchsorted(total, (draws_M * total[:, -1])[:, None]).clamp(max=logits_MV.shape[1] - 1)[:, 0]
+def _labels(batch: Batch, draws: Tensor | None) -> Labels:
+    """Return the data's labels, or drawn ones with square roots of weights."""
+    if draws is None:
+        return Labels(batch.weights, targets=batch.targets)
+    return Labels(batch.weights.clamp(min=0).sqrt(), draws=draws)
 
 
 def _linear_layers(module: nn.Module, mlp_only: bool, layers: Sequence[int] | None) -> dict[str, nn.Module]:
