@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-BATCH = 32
-"""Texts per batch, for every system."""
+BATCH = 16
+"""Texts per batch, for every system (kronfluence took 6 % longer with 32)."""
 
 
 class Clock:
@@ -74,9 +74,15 @@ def texts_of(ids: np.ndarray, name: str) -> list[Any]:
 
 
 def tracked_of(folder: Path, modules: str, dtype: str) -> Any:
-    """Return leaven's view of the model in the folder, opened as any Hugging Face folder is."""
+    """Return leaven's view of the model in the folder, in a process prepared as leaven prepares its own."""
+    import torch
+
     from leaven.attribution.passes import Tracked
+    from leaven.core.step import Resources
     from leaven.lm.hf import HfTrainable
+    from leaven.lm.process import prepare_process
+
+    prepare_process(Resources(threads=torch.get_num_threads()))
 
     return Tracked(HfTrainable.open(folder, SimpleNamespace(vocab_size=1), "cpu"), modules, dtype=dtype)
 
