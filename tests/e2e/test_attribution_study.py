@@ -57,6 +57,8 @@ attribute:
       code: {of: code, format: code_only, difficulties: [1]}
       math: {world: {families: [word_problem], difficulties: [1], n: 8, split: test}, format: thought_answer}
     baselines: [gradient_dot, random]
+    refine: 1
+    damping: 1.0
     level: segment
     retrain:
       halves: {n: 4, checkpoints: 2}
@@ -85,17 +87,17 @@ def test_every_example_has_a_score_for_every_query_and_the_mean_is_over_seeds(st
     models = [instances(study / f"plain/seed-{s}/attribution-main") for s in (0, 1)]
     for found in models:
         assert found.group_by("method", "query").len()["len"].unique().to_list() == [160]
-        assert set(found["method"]) == {"ekfac", "gradient_dot", "random"} and set(found["query"]) == {"code", "math"}
+        assert set(found["method"]) == {"ekfac", "ekfac+krylov", "gradient_dot", "random"} and set(found["query"]) == {"code", "math"}
     keys = ["method", "query", "source", "example"]
     frames = [f.select(*keys, "score") for f in (*models, instances(study / "attribution/main").select(*keys, "score"))]
     both = frames[0].join(frames[1], on=keys).join(frames[2].rename({"score": "mean"}), on=keys)
-    assert both.height == 3 * 2 * 160
+    assert both.height == 4 * 2 * 160
     assert ((both["score"] + both["score_right"]) / 2 - both["mean"]).abs().max() < 1e-12  # type: ignore[operator]
     assert pl.read_parquet(study / "targets/code/code_only/lengths.parquet").height < 8  # of one difficulty
 
 
 def test_conditions_leave_out_what_the_study_s_own_scores_name(study: Path) -> None:
-    mean = instances(study / "attribution/main").filter((pl.col("method") == "ekfac") & (pl.col("query") == "code"))
+    mean = instances(study / "attribution/main").filter((pl.col("method") == "ekfac+krylov") & (pl.col("query") == "code"))
     best = set(mean.sort("score", descending=True).head(20).select("source", "example").rows())
     for seed in (0, 1):
         gone = read_table(study / f"topless/seed-{seed}/order-sft/left_out.parquet", LEFT_OUT)
@@ -119,7 +121,7 @@ def test_models_are_trained_again_and_asked_the_same(study: Path) -> None:
         whole = frame.filter((pl.col("copy") == 0) & (pl.col("step") == 12)).select("query", "value").rows()
         assert dict(whole) == pytest.approx(dict(said.group_by("query").agg(pl.col("value").mean()).rows()), rel=1e-4)
     told = json.loads((study / "attribution/main-validation/plain/validation.json").read_text())
-    assert {(r["kind"], r["method"]) for r in told} >= {(k, m) for k in ("lds", "group") for m in ("ekfac", "gradient_dot", "random")}
+    assert {(r["kind"], r["method"]) for r in told} >= {(k, m) for k in ("lds", "group") for m in ("ekfac", "ekfac+krylov", "gradient_dot", "random")}
     records = json.loads((study / "analysis/influence.json").read_text())
     assert len(records["models"]) == 1 and records["models"][0]["seeds"] == [0, 1] and records["validation"]
     assert {r["condition"] for r in records["changes"]} == {"topless", "randomless"}

@@ -35,6 +35,7 @@ class Attribution:
 
         ours = (pl.col("level") == "instance") & pl.col("method").str.starts_with("ekfac")
         frame = pl.read_parquet(self.table).filter(ours)
+        frame = frame.filter(pl.col("method") == frame["method"].max())  # refined, where it was: "ekfac+..." > "ekfac"
         best = frame.sort("score", descending=True).group_by("query", maintain_order=True).head(n)
         return best.select("query", "example", "n_learned_tokens", "score")
 

@@ -47,7 +47,7 @@ from leaven.errors import DataError
 from leaven.lm.backend import open_backend
 
 
-@step(version=2)
+@step(version=3)
 def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write influence.parquet, factors.safetensors, strips.html (levels below instance), report.json and
     timings.parquet.
@@ -103,6 +103,10 @@ def attribute_into(
     frames = [influence_table(texts, work.names, found, method=facts["method"], model=work.model, level=spec["level"])]
     if work.finer and "leave_out" in spec["decompositions"]:
         frames.append(counterfactual_table(tracked, texts, work.targets, found, method=facts["method"], model=work.model))
+    if facts["refined"]:  # what was refined stays in the table, so that both can be compared with retraining
+        plain = ekfac_targets(work.names, work.gradients, factors, work.damping)
+        unrefined = pairs(tracked, texts, plain, decompositions=(), keep=work.keep, ctx=ctx)
+        frames.append(influence_table(texts, work.names, unrefined, method="ekfac", model=work.model))
     for name, scores in _baselines(work, inputs).items():
         best = _extremes(scores, int(spec["keep"]))
         frames.append(influence_table(texts, work.names, best, method=name, model=work.model))

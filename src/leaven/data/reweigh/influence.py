@@ -27,7 +27,7 @@ def read_scores(
     Args:
         path: influence.parquet, or the folder of `leaven attribute`.
         examples: source -> ids that must have one.
-        method: which method's scores; "": the curvature method (ekfac...), or the only one there is.
+        method: which method's scores; "": the curvature method (ekfac, refined where it was), or the only one there is.
         query: which query's; "": the mean over all.
 
     Raises:
@@ -50,7 +50,7 @@ def read_scores(
 def _method(frame: pl.DataFrame, wanted: str, table: Path) -> str:
     """Return the method whose scores are taken."""
     named = frame["method"].unique().sort().to_list()
-    ours = [m for m in named if m.startswith("ekfac")]
+    ours = [m for m in named if m.startswith("ekfac+")] or [m for m in named if m == "ekfac"]
     for choice in ([wanted] if wanted in named else [], [] if wanted else ours, [] if wanted else named):
         if len(choice) == 1:
             return str(choice[0])
