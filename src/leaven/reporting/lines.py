@@ -56,8 +56,8 @@ def draw_lines(lines: Sequence[Line], axes: Axes, width: float) -> Canvas:
         canvas.rect(at_x(a), top, at_x(b) - at_x(a), bottom - top, cls="band")
         canvas.text((at_x(a) + at_x(b)) / 2, top - 7, words, cls="mute", anchor="middle")
     canvas.text(0, 12, axes.y_name, cls="mute")
+    canvas.lines([(left, at_y(tick), right, at_y(tick)) for tick in ticks(*axes.y, 5)], cls="rule")
     for tick in ticks(*axes.y, 5):
-        canvas.line(left, at_y(tick), right, at_y(tick), cls="rule")
         canvas.text(
             left - 8, at_y(tick) + 4.5, tick_text(100 * tick if axes.percent else tick), cls="mute num", anchor="end"
         )
@@ -90,13 +90,12 @@ def _draw_series(
             lower = [(at_x(x), at_y(low)) for x, low, _ in reversed(line.band)]
             canvas.area([*upper, *lower], cls=mark(line.style)[0], opacity=0.14)
         for faint in line.faint:
-            faint = (*faint[:-1:2], faint[-1]) if canvas.width < 500 else faint
+            faint = (*faint[:-1:2], faint[-1])
             canvas.polyline([(at_x(x), at_y(y)) for x, y in faint], cls=mark(line.style)[0], width=1, opacity=0.3)
     for i, line in enumerate(lines):
         colour, shape = mark(line.style)
         shift = (i - (len(lines) - 1) / 2) * min(5.0, 24 / max(len(lines), 1)) if line.bars else 0.0
-        for x, low, high in line.bars:
-            canvas.line(at_x(x) + shift, at_y(low), at_x(x) + shift, at_y(high), cls=colour, width=1.75)
+        canvas.lines([(at_x(x) + shift, at_y(low), at_x(x) + shift, at_y(high)) for x, low, high in line.bars], cls=colour, width=1.75)
         points = [(at_x(x) + shift, at_y(y)) for x, y in line.points]
         canvas.polyline(points, cls=colour, width=2)
         canvas.markers(shape, points if axes.marks else points[-1:], cls=colour, size=4)

@@ -14,6 +14,7 @@ from typing import TypeVar
 from leaven.analysis.rule import direction_of
 from leaven.core.types import Finding
 from leaven.reporting.facts import ReportData, Score
+from leaven.reporting.shared import shared_paths
 from leaven.reporting.svg import LIGHT, SHAPES, Canvas
 from leaven.reporting.wording import level_text
 
@@ -39,11 +40,20 @@ class Figure:
 
     def wide(self) -> str:
         """Return the drawing for screens of 860 px and more, and for paper."""
-        return self.draw(WIDE).render(f"{self.name}-w", self.title, self.description, cls="wide")
+        return self.pair()[0]
 
     def narrow(self) -> str:
-        """Return the drawing for phones."""
+        """Return the drawing for phones by itself."""
         return self.draw(NARROW).render(f"{self.name}-n", self.title, self.description, cls="narrow")
+
+    def pair(self) -> tuple[str, str]:
+        """Return the wide drawing, and the narrow one that belongs beside it and is named by its title and description."""
+        wide, narrow = self.draw(WIDE), self.draw(NARROW)
+        wide.parts, narrow.parts = shared_paths(wide.parts, narrow.parts, f"{self.name}.")
+        return (
+            wide.render(f"{self.name}-w", self.title, self.description, cls="wide"),
+            narrow.render(f"{self.name}-w", cls="narrow"),
+        )
 
     def standalone(self) -> str:
         """Return a self-contained SVG file in the light colours."""

@@ -139,8 +139,7 @@ def _draw_panel(
     for i, series in enumerate(panel.series):
         colour, shape = mark(series.style)
         shift = (i - (len(panel.series) - 1) / 2) * apart if series.bars else 0.0
-        for a, low, high in series.bars:
-            canvas.line(at_x(a) + shift, at_y(low), at_x(a) + shift, at_y(high), cls=colour, width=1.5)
+        canvas.lines([(at_x(a) + shift, at_y(low), at_x(a) + shift, at_y(high)) for a, low, high in series.bars], cls=f"k {colour}")
         points = [(at_x(a) + shift, at_y(b)) for a, b in series.points]
         canvas.polyline(points, cls=colour, width=1.75, dash=DASHES[series.dash % len(DASHES)])
         marked = points if len(points) <= MARKED else [points[0], points[-1]]

@@ -21,7 +21,7 @@ INK, MUTE = "#1f1e1b", "#5c5952"
 STROKES = {"rule": "#d8d4ca", "zero": "#6b675e", "gap": "#ffffff"}
 COLOURS = {f"c{i}": c for i, c in enumerate(LIGHT)} | {f"h{i}": c for i, c in enumerate(HEAT_LIGHT)}
 MARGIN = 16.0
-_PART = re.compile(r"([MLHVZlhv])([^MLHVZlhv]*)")
+_PART = re.compile(r"([MLHVZmlhv])([^MLHVZmlhv]*)")
 _NUMBER = re.compile(r"-?\d*\.?\d+")
 
 
@@ -123,6 +123,17 @@ def dots(words: str, radius: float) -> Any:
     return Outline.make_compound_path(*(Outline.circle((x, y), radius) for x, y in places))
 
 
+def points_of(words: str) -> list[tuple[float, float]]:
+    """Return the corners of a path of straight commands, in order."""
+    found: list[tuple[float, float]] = []
+    x = y = 0.0
+    for command, rest in _PART.findall(words):
+        if command != "Z":
+            found += (ends := _ends(command, [float(v) for v in _NUMBER.findall(rest)], x, y))
+            x, y = ends[-1]
+    return found
+
+
 def outline(words: str) -> Any:
     """Return a matplotlib path from the straight commands that svg.py writes."""
     from matplotlib.path import Path as Outline
@@ -138,7 +149,7 @@ def outline(words: str) -> Any:
         else:
             ends = _ends(command, values, x, y)
             points += ends
-            codes += [Outline.MOVETO if command == "M" else Outline.LINETO] * len(ends)
+            codes += [Outline.MOVETO if command in "Mm" else Outline.LINETO] * len(ends)
             x, y = ends[-1]
     return Outline(points, codes)
 
@@ -151,6 +162,6 @@ def _ends(command: str, values: Sequence[float], x: float, y: float) -> list[tup
         return [(x, value + (y if command == "v" else 0.0)) for value in values]
     found = []
     for dx, dy in zip(values[::2], values[1::2], strict=True):
-        x, y = (x + dx, y + dy) if command == "l" else (dx, dy)
+        x, y = (x + dx, y + dy) if command in "lm" else (dx, dy)
         found.append((x, y))
     return found

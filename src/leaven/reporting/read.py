@@ -28,7 +28,7 @@ from leaven.reporting.sections.influence_inputs import InfluenceInputs
 from leaven.reporting.sections.inputs import OrderInputs
 
 POINTS = 90
-ALL_POINTS = 9_000
+ALL_POINTS = 4_000
 SHOWN_REASONS = 3
 T = TypeVar("T", Score, Curve, Mixture)
 CELL = ("condition", "level", "benchmark", "metric", "seen")

@@ -97,7 +97,8 @@ def _context(data: ReportData) -> dict[str, Any]:
     contrasts_deep = [contrast_row(c, data, provenance) for c in data.contrasts if c.data.get("difficulty") is not None]
     scores = score_tables(data, provenance)
     by_difficulty = difficulty_tables(data, provenance)
-    sections = shown_sections([*order_sections(data.order), *influence_sections(data.influence)], provenance.add_source)
+    shown = [*order_sections(data.order), *influence_sections(data.influence)]
+    sections = shown_sections(shown, provenance.add_source, provenance.add_sources)
     references = cited(data.references, data.version)
     context = {
         "d": data,

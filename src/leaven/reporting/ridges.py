@@ -84,8 +84,9 @@ def draw_ridges(groups: Sequence[Group], x_name: str, width: float) -> Canvas:
         spans.append((start, y))
         y += 12
     bottom = y - 12
-    for tick in ticks(*axis_range(rows), 4 if narrow else 7):
-        canvas.lines([(at(tick), start + (step - high if narrow else 4), at(tick), end) for start, end in spans], cls="rule")
+    marks = ticks(*axis_range(rows), 4 if narrow else 7)
+    canvas.lines([(at(x), start + (step - high if narrow else 4), at(x), end) for x in marks for start, end in spans], cls="rule")
+    for tick in marks:
         canvas.text(at(tick), bottom + 17, tick_text(tick), cls="mute", anchor="middle")
     canvas.text(right, bottom + 35, x_name, cls="mute", anchor="end")
     for group, (start, _) in zip(groups, spans, strict=True):

@@ -89,6 +89,32 @@ class Provenance:
         m = source.measured
         return self._record(source.what, m, source.signed, source.percent, amount(m.n) if m.n else MISSING, MISSING)
 
+    def add_sources(self, sources: Sequence[Source]) -> int:
+        """Record the numbers of one row of a section's table, which rest on the same runs, as one; return its number."""
+        first = sources[0]
+        rows = [(s.measured, amount(s.measured.n) if s.measured.n else MISSING) for s in sources]
+        return self.add_together(_joined([s.what for s in sources]), rows, percent=first.percent, signed=first.signed)
+
+    def add_together(self, what: str, rows: Sequence[tuple[Score | Measured, str]], *, percent: bool, signed: bool = False) -> int:
+        """Record several numbers that rest on the same runs as one row; return its number."""
+        how = {"sign": signed, "percent": percent}
+        told = [f"{number(r.estimate, **how)} {interval(r.low, r.high, **how)}" for r, _ in rows]
+        items = list(dict.fromkeys(n for _, n in rows))
+        runs = tuple(dict.fromkeys(run for r, _ in rows for run in r.runs))
+        self.rows.append(
+            {
+                "number": len(self.rows) + 1,
+                "what": what,
+                "estimate": "; ".join(told),
+                "interval": "",
+                "seeds": seeds_counted(x for r, _ in rows for x in r.seeds),
+                "n_items": ", ".join(items),
+                "n_clusters": MISSING,
+                "runs": self._links(runs),
+            }
+        )
+        return len(self.rows)
+
     def _record(
         self, what: str, row: Finding | Score | Measured, signed: bool, percent: bool, n_items: str, n_clusters: str
     ) -> int:
@@ -100,8 +126,10 @@ class Provenance:
             "n_items": n_items,
             "n_clusters": n_clusters,
         }
-        key = (what, shown["estimate"], shown["interval"], shown["seeds"], n_items, row.runs)
-        if key not in self._known:  # the same number in two tables is one row
+        exact = (row.estimate, row.low, row.high)
+        told = "" if row.low is not None and row.high is not None and row.low < row.high else what
+        key = (told, exact, shown["seeds"], n_items, tuple(row.runs))
+        if key not in self._known:  # one number that stands in several tables is one row
             self.rows.append({"number": len(self.rows) + 1, **shown, "runs": self._links(row.runs)})
             self._known[key] = len(self.rows)
         return self._known[key]
@@ -118,6 +146,16 @@ class Provenance:
         found = [{"name": f"R{a}" if a == b else f"R{a}\u2013R{b}", "target": f"r{a}"} for a, b in spans]
         found += [{"name": name, "target": ""} for name in _over_seeds([run for run in runs if run not in self._numbers])]
         return found or [{"name": MISSING, "target": ""}]
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return the names of several quantities in one line, what begins and ends all of them said once."""
+    parts = [name.split(", ") for name in names]
+    shortest = min(map(len, parts))
+    first = next((i for i in range(shortest) if len({p[i] for p in parts}) > 1), shortest)
+    last = next((i for i in range(shortest - first) if len({p[-1 - i] for p in parts}) > 1), shortest - first)
+    middle = "; ".join(", ".join(p[first : len(p) - last]) for p in parts)
+    return ", ".join([*parts[0][:first], middle, *parts[0][len(parts[0]) - last :]])
 
 
 def _over_seeds(names: Sequence[str]) -> list[str]:
@@ -216,12 +254,23 @@ def difficulty_tables(data: ReportData, provenance: Provenance) -> list[dict[str
                 for s in scores
                 if (s.condition, s.level) == (condition, level)
             }
+            found = [own[c] for c in columns if c in own]
+            binary = all(s.binary for s in found)
+            what = f"{series_label(condition, level)}, {_measure(metric, benchmark, '%' if binary else '')}, by difficulty"
             cells = [
-                score_row(own[c], data, provenance) | {"fewer": own[c].n_items != items[c]} if c in own else None
+                {
+                    "estimate": number(own[c].estimate, percent=own[c].binary),
+                    "interval": interval(own[c].low, own[c].high, percent=own[c].binary),
+                    "n_items": amount(own[c].n_items),
+                    "fewer": own[c].n_items != items[c],
+                }
+                if c in own
+                else None
                 for c in columns
             ]
             rows.append(
                 {
+                    "number": provenance.add_together(what, [(s, amount(s.n_items)) for s in found], percent=binary),
                     "condition": condition,
                     "mark": drawn_mark(condition, data),
                     "level": level_text(level),

@@ -11,8 +11,10 @@ each. Not covered: scales and what to draw (figures.py), PDF (pdf.py).
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from markupsafe import escape
 
@@ -26,12 +28,13 @@ HEAT_LIGHT = ("#eef1f4", "#d3dde8", "#b3c6da", "#8fabca", "#6b8fb8", "#48719f", 
 HEAT_DARK = ("#20252b", "#2a3a4d", "#34506f", "#406a94", "#5487b6", "#74a5d0", "#9dc3e6", "#d0e4f7")
 """The eight steps of a heat map, from the page's ground to its strongest contrast; style.css holds the same."""
 
+_TEXT = re.compile(r'<text x="[^"]*" y="[^"]*" class="([^"]*)"')
 ANCHORS = {"start": "", "middle": "m", "end": "e"}
 """Where a text lies beside its place -> its class."""
 
 STANDALONE_STYLE = (
     "svg{background:#fff;font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif}"
-    "text{fill:#1f1e1b}.mute{fill:#5c5952}.rule{stroke:#d8d4ca}.zero{stroke:#6b675e}.band{fill:#efece4}.strong{font-weight:600}"
+    "svg{fill:#1f1e1b}.mute{fill:#5c5952}.rule{stroke:#d8d4ca}.zero{stroke:#6b675e}.band{fill:#efece4}.strong{font-weight:600}"
     + "".join(f".c{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(LIGHT))
     + "".join(f".h{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(HEAT_LIGHT))
     + ".gap{stroke:#fff}.area{stroke:none}.hollow{fill:#fff}.line,.dot{fill:none}"
@@ -109,13 +112,17 @@ class Canvas:
     def steps(self, points: list[tuple[float, float]], *, cls: str, width: float = 1.25, opacity: float = 0.2) -> None:
         """Draw a histogram's outline through points that differ in x or in y, its area filled faintly."""
         path = f"M{coordinate(points[0][0])} {coordinate(points[0][1])}"
-        for (x, _), (a, b) in pairwise(points):
-            path += f"V{coordinate(b)}" if a == x else f"H{coordinate(a)}"
+        for (x, y), (a, b) in pairwise([(round(10 * x), round(10 * y)) for x, y in points]):
+            path += f"v{_step(b - y).lstrip()}" if a == x else f"h{_step(a - x).lstrip()}"
         self.parts.append(f'<path d="{path}"{_class(cls)}{_thick(width)} fill-opacity="{opacity:g}"/>')
 
     def bars(self, runs: list[tuple[float, float, float]], *, cls: str, height: float) -> None:
         """Fill many boxes of one look and height, each (x, y of its middle, width), as the strokes of a single path."""
-        path = "".join(f"M{coordinate(x)} {coordinate(y)}h{coordinate(w)}" for x, y, w in runs)
+        path, at_x, at_y = "", 0, 0  # tenths of a px, so that rounding does not add up
+        for x, y, w in ((round(10 * x), round(10 * y), round(10 * w)) for x, y, w in runs):
+            fixed, moved = f"M{coordinate(x / 10)} {coordinate(y / 10)}", f"m{_step(x - at_x).lstrip()}{_step(y - at_y)}"
+            path += (moved if path and len(moved) < len(fixed) else fixed) + f"h{_step(w).lstrip()}"
+            at_x, at_y = x + w, y
         if runs:
             self.parts.append(f'<path d="{path}"{_class(cls)}{_thick(height)}/>')
 
@@ -132,9 +139,10 @@ class Canvas:
         path = "".join(_outline(shape, x, y, size) for x, y in points)
         self.parts.append(f'<path d="{path}"{_class("k " + cls)}/>')
 
-    def render(self, ident: str, title: str, description: str, *, cls: str = "", standalone: bool = False) -> str:
-        """Return the SVG element; `ident` must be unique in the page, title and description are what a screen reader
-        says.
+    def render(self, ident: str, title: str = "", description: str = "", *, cls: str = "", standalone: bool = False) -> str:
+        """Return the SVG element; title and description are what a screen reader says, and `ident` must be unique in the page.
+
+        Without a title the element is named by those of the one that was rendered with `ident`.
         """
         margin = 16.0 if standalone else 0.0
         width, height = coordinate(self.width + 2 * margin), coordinate(self.height + 2 * margin)
@@ -144,9 +152,20 @@ class Canvas:
         style = f"<style>{STANDALONE_STYLE}</style>" if standalone else ""
         return (
             f'<svg{name} {size}{_class(cls)} role="img" aria-labelledby="{ident}-t {ident}-d">'
-            f'<title id="{ident}-t">{escape(printable(title))}</title>'
-            f'<desc id="{ident}-d">{escape(printable(description))}</desc>{style}' + "".join(self.parts) + "</svg>"
+            + (f'<title id="{ident}-t">{escape(printable(title))}</title>' if title else "")
+            + (f'<desc id="{ident}-d">{escape(printable(description))}</desc>' if title else "")
+            + "".join([style, *_grouped(self.parts), "</svg>"])
         )
+
+
+def _grouped(parts: Sequence[str]) -> Iterator[str]:
+    """Yield parts, neighbouring texts of one class inside a group that says it once."""
+    for cls, run in groupby(parts, lambda part: found[1] if (found := _TEXT.match(part)) else ""):
+        texts = list(run)
+        if cls and len(texts) > 1:
+            yield f'<g class="{cls}">' + "".join(t.replace(f' class="{cls}"', "", 1) for t in texts) + "</g>"
+        else:
+            yield from texts
 
 
 def _class(cls: str) -> str:

@@ -10,9 +10,17 @@ from typing import Any
 
 from leaven.reporting.sections.section import Cell, Section, Source, Table
 
+MANY = 3
+"""A row with so many numbers that rest on the same runs gets one source for all of them."""
 
-def shown_sections(sections: Sequence[Section], add: Callable[[Source], int]) -> list[dict[str, Any]]:
-    """Return the sections as the template reads them; `add` records one number's source and returns its number."""
+
+def shown_sections(
+    sections: Sequence[Section], add: Callable[[Source], int], add_row: Callable[[Sequence[Source]], int]
+) -> list[dict[str, Any]]:
+    """Return the sections as the template reads them.
+
+    `add` records one number's source and returns its number, `add_row` those of one row that rest on the same runs.
+    """
     return [
         {
             "id": s.id,
@@ -20,7 +28,7 @@ def shown_sections(sections: Sequence[Section], add: Callable[[Source], int]) ->
             "short": s.short or s.title,
             "paragraphs": s.paragraphs,
             "figures": s.figures,
-            "blocks": _blocks([_table(t, add) for t in s.tables]),
+            "blocks": _blocks([_table(t, add, add_row) for t in s.tables]),
             "strips": s.strips,
             "notes": s.notes,
         }
@@ -40,18 +48,26 @@ def _blocks(tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return blocks
 
 
-def _table(table: Table, add: Callable[[Source], int]) -> dict[str, Any]:
+def _table(table: Table, add: Callable[[Source], int], add_row: Callable[[Sequence[Source]], int]) -> dict[str, Any]:
     return {
         "id": table.id,
         "caption": table.caption,
         "columns": table.columns,
-        "rows": [[_cell(c, add) for c in row] for row in table.rows],
+        "rows": [_row(row, add, add_row) for row in table.rows],
         "summary": table.summary or table.caption,
         "open": table.open,
         "text": table.text,
     }
 
 
-def _cell(cell: Cell, add: Callable[[Source], int]) -> dict[str, Any]:
-    number = add(cell.source) if cell.source else 0
+def _row(row: Sequence[Cell], add: Callable[[Source], int], add_row: Callable[[Sequence[Source]], int]) -> list[dict[str, Any]]:
+    sources = [c.source for c in row if c.source]
+    together = len(sources) >= MANY and len({(s.measured.runs, s.measured.seeds, s.percent) for s in sources}) == 1
+    if not together:
+        return [_cell(c, add(c.source) if c.source else 0) for c in row]
+    number = add_row(sources)
+    return [_cell(c, 0 if i else number) for i, c in enumerate(row)]
+
+
+def _cell(cell: Cell, number: int) -> dict[str, Any]:
     return {"text": cell.text, "tags": cell.tags, "mark": cell.mark, "kind": cell.kind, "number": number}
