@@ -119,7 +119,13 @@ def attribute(
     page = folder / "strips.html"
     page.unlink(missing_ok=True)  # of an earlier call with another level
     place = None if store is None else Path(store)
-    report = attribute_into(spec, inputs, folder, context, store=place, budget_bytes=budget_bytes)
+    try:
+        report = attribute_into(spec, inputs, folder, context, store=place, budget_bytes=budget_bytes)
+    except KeyboardInterrupt:
+        if log is not None:
+            kept = f"gradients so far are in {place}" if place else "factors are kept once they are fitted"
+            log(f"stopped; {kept}, and the same command goes on")
+        raise
     return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"))
 
 
