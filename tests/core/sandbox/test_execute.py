@@ -63,6 +63,25 @@ def test_all_references_pass(name, options):
 # MBPP references that do not pass their own tests on this Python, with the reason
 KNOWN_BROKEN: dict[str, set[str]] = {"mbpp": set()}
 
+# programs that shared processes treat in a way of their own: verdict and meaning must be those of a process of their own
+ALIKE = {
+    "type": ("def f(x): return [type(x).__name__, type(x) == int, type(x) is int, type(int) == type, type(x) in (int, float), type(int) is type, str(type(x)),\n"
+             " type([])((1, 2)), type(None) is None, issubclass(type(x), int), {type(x): 1}[int], type(x)('3'), isinstance(int, type)]",
+             "assert f(1) == ['int', True, True, True, True, True, \"<class 'int'>\", [1, 2], False, True, 1, 3, True]"),
+    "format": ("def f(x): return '{:.2f}'.format(x) + ' {}'.format(x) + f'{x:>5}' + format(x, '05d')", "assert f(3) == '3.00 3    300003'"),
+    "format_name": ("def f(x):\n s = '{}-{}'\n return s.format(x, x)", "assert f(3) == '3-3'"),
+    "metaclass": ("class M(type):\n def __call__(c, *a): return 7\nclass X(metaclass=M): pass\ndef f(): return X()", "assert f() == 7"),
+    "class_pattern": ("def f(p):\n match p:\n  case int(): return 1\n  case [a, b]: return 2\n  case _: return 3", "assert f(1) == 1 and f([1, 2]) == 2 and f('a') == 3"),
+    "class_by_call": ("X = type('X', (), {'a': 3})\ndef f(): return X().a", "assert f() == 3"),
+    "class_by_call_caught": ("def f():\n try:\n  X = type('X', (), {'a': 3})\n  return 1\n except BaseException: return 0", "assert f() == 1"),
+}
+
+
+@pytest.mark.parametrize("share", [16, 1])
+def test_programs_mean_the_same_in_a_shared_process(share):
+    assert verdicts([Job(n, p, (t,)) for n, (p, t) in ALIKE.items()], share=share) == dict.fromkeys(ALIKE, "pass")
+
+
 RIGHT = {
     "plain": ("def f(x): return x + 1", "assert f(1) == 2"),
     "tuple_is_not_list": ("def f(): return (1, [2, (3,)], {4: {5}}, frozenset([6]))",
@@ -136,11 +155,20 @@ POISON = ["import math\nmath.sqrt = None", "import collections\nCounter = collec
           "import typing\ntyping.List = None", "from collections import OrderedDict as O\nO.keys = None",
           "class D:\n def __del__(s): raise ValueError\nd = D()", "import json\njson.dumps = json.loads = None",
           "import functools\nfunctools.reduce = None", "import itertools\nitertools.chain.x = 1", "__builtins__['len'] = None",
-          "import copy\ncopy.deepcopy = None", "import string\nstring.ascii_letters = ''", "print = None", "x = [0] * 10 ** 7"]
+          "import copy\ncopy.deepcopy = None", "import string\nstring.ascii_letters = ''", "print = None", "x = [0] * 10 ** 7",
+          # frames through the attributes of a class pattern; classes with computed names, which `copy` obeys; format texts put together
+          "def g():\n match h[0]:\n  case object(gi_frame=fr): pass\n for _ in range(3):\n  match fr:\n   case object(f_back=b): fr = b or fr\n"
+          "  match fr:\n   case object(f_globals=gl): gl['loads'] = gl['dumps'] = None\n yield 1\nh = []\nh.append(g())\nnext(h[0])",
+          *(f"import math, copy, typing\nfrom collections.abc import Iterable\nu = '_' * 2\n{base}\nX = M('X', (), "
+            "{u + 'reduce_ex' + u: lambda s, p: ((lambda: math), (), (None, {'sqrt': len}))})\ncopy.copy(X())"
+            for base in ("M = type", "M = type(int)", "M = type(Iterable)", "class M(type): pass", "class M(typing.Type): pass",
+                         "M = typing.get_origin(typing.Type[int])", "try:\n type('X', (), {})\nexcept BaseException: M = None")),
+          "a = '{0._'\nb = '_globals_'\nx = (a + b + '_}').format(print)", "x = '{0.gi_frame.f_back}'.format((i for i in ()))"]
 
 
 @pytest.mark.parametrize("tier", ["A", "D"])
 def test_no_program_of_a_batch_changes_the_verdict_of_the_next(tier):
+    """Poison and victim share a child where the allow-list lets the poison in at all."""
     if tier not in TIERS:
         pytest.skip(f"tier {tier} is not available here")
     victim = ("import math, re, random, json, heapq, copy, functools, string\nfrom collections import Counter, OrderedDict\nfrom typing import List\n"

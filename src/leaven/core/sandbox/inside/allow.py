@@ -10,6 +10,7 @@ What it cannot see: memory-safety bugs of the interpreter reachable from pure co
 from __future__ import annotations
 
 import builtins
+import re
 import sys
 from types import CodeType, ModuleType
 from typing import Any
@@ -19,8 +20,10 @@ WARM = tuple(
 )
 # array and cmath load when a program asks: a shared library more in the worker costs every child
 ALLOWED = frozenset(WARM) | {"array", "cmath", "datetime", "__future__"}
-_HIDDEN = {  # public names that evaluate text, set attributes by computed name, or touch files
+_HIDDEN = {  # public names that evaluate text, set attributes by computed name, lead to `type`, or touch files
     "typing": {
+        "Type",
+        "get_origin",
         "get_type_hints",
         "NamedTuple",
         "TypedDict",
@@ -128,12 +131,58 @@ def operations(*names: str) -> frozenset[int]:
 
 
 _STORES = operations("STORE_ATTR", "DELETE_ATTR")
+_READS_ATTRIBUTES = operations("MATCH_CLASS")  # by names that are constants
+_LOADS = operations("LOAD_METHOD", "LOAD_ATTR")
+_FILLERS = operations("CACHE", "EXTENDED_ARG", "PRECALL")
+_CONSTANT = operations("LOAD_CONST")
+_FORMATS = frozenset(("format", "format_map"))
+_FIELD_WITH_ATTRIBUTE = re.compile(r"\{[^{}:!]*[.\[]")
 (_EXTENDED_ARG,) = operations("EXTENDED_ARG")
 _MOST_FINE = 50000
 
 
 class Refused(ImportError):
     """A restricted program asked for a module outside the list."""
+
+
+refusals: list[str] = []  # what the running program was refused; it may have caught the exception
+
+
+def _refuse(what: str) -> Refused:
+    refusals.append(what)
+    return Refused(what)
+
+
+class _OneArgument(type):
+    """The class of `Type`: what it is asked, it asks of `type`."""
+
+    def __call__(cls, *values: Any, **more: Any) -> Any:
+        if len(values) != 1 or more:
+            raise _refuse("a class made by calling `type`")
+        kind = type(values[0])
+        return cls if issubclass(kind, type) else kind
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, type)
+
+    def __subclasscheck__(cls, kind: Any) -> bool:
+        return issubclass(kind, type)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is type
+
+    __hash__ = type.__hash__
+
+    def __repr__(cls) -> str:
+        return repr(type)
+
+
+class Type(metaclass=_OneArgument):
+    """Stands for `type`: tells what something is and makes no classes, whose computed names (`__reduce__`) the name check
+    cannot see."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        raise _refuse("a metaclass")
 
 
 class Modules:
@@ -152,7 +201,7 @@ class Modules:
         self.common: dict[str, ModuleType] = {}
         for name in WARM:
             self.common[name] = self.copy_of(name)
-        self.builtins = {n: v for n, v in vars(builtins).items() if n not in _HIDDEN_BUILTINS}
+        self.builtins = {n: v for n, v in vars(builtins).items() if n not in _HIDDEN_BUILTINS} | {"type": Type}
 
     def _load(self, name: str) -> dict[str, Any]:
         module = __import__(name, fromlist=["*"])
@@ -220,6 +269,10 @@ def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] =
     while todo:
         one = todo.pop()
         names = one.co_names
+        if not _READS_ATTRIBUTES.isdisjoint(one.co_code[::2]):
+            return "a class pattern, which can read any attribute"
+        if not _FORMATS.isdisjoint(names) and _formats_unknown_text(one):
+            return "a format text that may read any attribute"
         if not fine.issuperset(names):
             bad = modules.refused.intersection(names) - permitted
             if bad:
@@ -243,6 +296,22 @@ def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] =
     if imports and stored and _stores_shared(code, modules.shared):
         return "an attribute store that could change a shared class"
     return ""
+
+
+def _formats_unknown_text(code: CodeType) -> bool:
+    """Return whether `format` is asked of anything but a constant text, or of one whose fields have attributes or items."""
+    steps, high, before = code.co_code, 0, None
+    for at in range(0, len(steps), 2):
+        operation, argument = steps[at], high << 8 | steps[at + 1]
+        high = argument if operation == _EXTENDED_ARG else 0
+        if operation in _FILLERS:
+            continue
+        if operation in _LOADS:
+            shift = 1 if sys.version_info >= (3, 12) else 0  # newer versions keep a flag in the lowest bit
+            if code.co_names[argument >> shift] in _FORMATS and (type(before) is not str or _FIELD_WITH_ATTRIBUTE.search(before)):
+                return True
+        before = code.co_consts[argument] if operation in _CONSTANT else None
+    return False
 
 
 def _is_bad_constant(constant: Any) -> bool:

@@ -89,6 +89,8 @@ class Candidate:
             reply = _describe(problem)
         if self.over:
             reply = ["x", "OutputLimit", ""]
+        if allow.refusals:
+            reply = ["refused", allow.refusals[0]]
         if self.may_print:
             self._flush()
         try:
@@ -131,6 +133,7 @@ class Candidate:
         """Compile and run program `index`; return why it may not run here, if so."""
         self.objects, self.results, self.plain = [], {}, set()
         self.printed, self.printed_chars, self.over = [], 0, False
+        allow.refusals.clear()
         program = self.programs[index]
         code = compile(program, "<program>", "exec", dont_inherit=True) if type(program) is str else program
         if self.modules is not None:
