@@ -31,3 +31,12 @@ def test_page_shows_extremes_and_escapes_text():
     assert page.index("e&lt;3&gt;") < page.index("e&lt;0&gt;") and "e&lt;1&gt;" not in page
     assert "&lt;b&gt;" in page and "a&amp;b" in page and "\u21b5" in page and "<b>e<" not in page and "q&amp;a" in page
     assert "<i>++</i>" in page and "<script" not in page
+
+
+def test_few_pairs_are_shared_out_between_both_ends():
+    texts = [Text(example=f"e{k}", ids=np.array([0]), learn=np.ones(1, np.float32)) for k in range(5)]
+    found = [Pair(0, k, float(k - 2), {"position": np.array([k - 2.0])}) for k in range(5)]
+    page = strips_page(texts, ["q"], found, SimpleNamespace(decode=lambda ids, special: "w"), top=5)
+    helpful, _, least = page.partition("Least helpful")
+    assert all(f"e{k}<" in helpful and f"e{k}<" not in least for k in (2, 3, 4))
+    assert least.index("e0<") < least.index("e1<")

@@ -52,8 +52,9 @@ def strips_page(
     for query, name in enumerate(names):
         ranked = sorted((p for p in found if p.query == query and decomposition in p.tokens), key=lambda p: -p.score)
         parts.append(f"<h2>Target: {html.escape(name)}</h2>")
-        low = ranked[max(top, len(ranked) - top) :]
-        for title, chosen in (("Most helpful", ranked[:top]), ("Least helpful", low[::-1])):
+        high = min(top, -(-len(ranked) // 2))  # few pairs are shared out between both ends
+        low = ranked[max(high, len(ranked) - top) :]
+        for title, chosen in (("Most helpful", ranked[:high]), ("Least helpful", low[::-1])):
             if chosen:
                 parts.append(f"<h3>{title}</h3>")
                 parts += [_strip(texts[p.text], p, p.tokens[decomposition], tokenizer) for p in chosen]
