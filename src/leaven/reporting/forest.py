@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from leaven.core.types import Finding
 from leaven.reporting.facts import ReportData, Score
@@ -196,8 +197,7 @@ def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) ->
         canvas.text(
             at(tick), bottom + 16, tick_text(100 * tick if panel.percent else tick), cls="mute", anchor="middle"
         )
-    for i, row in enumerate(panel.rows):
-        _draw_row(canvas, row, first + step * i, step, at, (low, high), left, contrast=panel.zero)
+    _draw_rows(canvas, panel, (first, step), at, (low, high), left)
     if panel.zero:
         higher, lower = ("", " (better)") if panel.lower else (" (better)", "")
         canvas.text(right, bottom + 34, f"first named is higher{higher} \u2192", cls="mute", anchor="end")
@@ -205,34 +205,43 @@ def _draw_panel(canvas: Canvas, panel: Panel, top: float, label_width: float) ->
     return bottom + (36 if panel.zero else 18)
 
 
-def _draw_row(
+def _draw_rows(
     canvas: Canvas,
-    row: Row,
-    top: float,
-    step: float,
+    panel: Panel,
+    rows: tuple[float, float],
     at: Callable[[float], float],
     extent: tuple[float, float],
     left: float,
-    *,
-    contrast: bool,
 ) -> None:
+    """Draw all rows, the first at y = rows[0] and one every rows[1] px; what looks alike in neighbouring rows is one path."""
     narrow = left < 50
-    colour, shape = mark(row.style)
-    y = top + (step - 13 if narrow else step / 2)
-    cls = "strong" if row.strong else ""
-    room = canvas.width - text_width(row.words, bold=row.strong) - 10 if narrow else left - 14
-    canvas.text(0, top + 15 if narrow else y + 4.5, shorten(row.label, room, bold=row.strong), cls=cls, full=row.label)
-    canvas.text(canvas.width, top + 15 if narrow else y + 4.5, row.words, cls=("num " + cls).strip(), anchor="end")
-    if row.band:
-        a, b = max(-row.band, extent[0]), min(row.band, extent[1])
-        canvas.rect(at(a), y - 9, at(b) - at(a), 18, cls="band")
-    if row.dots:
-        canvas.markers("circle", [(at(dot), y + 8) for dot in row.dots], cls=colour, size=1.6)
-    if row.low is not None and row.high is not None:
-        canvas.line(
-            at(max(row.low, extent[0])), y, at(min(row.high, extent[1])), y, cls=colour, width=2.5 if row.strong else 2
-        )
-    canvas.marker("square" if contrast else shape, at(row.estimate), y, cls=colour, size=5.5 if row.strong else 5)
+    places = [(row, rows[0] + rows[1] * i) for i, row in enumerate(panel.rows)]
+    middle = (lambda top: top + rows[1] - 13) if narrow else (lambda top: top + rows[1] / 2)
+    bands = []
+    for row, top in places:
+        y = middle(top)
+        words, cls = "strong" if row.strong else "", ("num strong" if row.strong else "num")
+        room = canvas.width - text_width(row.words, bold=row.strong) - 10 if narrow else left - 14
+        canvas.text(0, top + 15 if narrow else y + 4.5, shorten(row.label, room, bold=row.strong), cls=words, full=row.label)
+        canvas.text(canvas.width, top + 15 if narrow else y + 4.5, row.words, cls=cls, anchor="end")
+        if row.band:
+            a, b = max(-row.band, extent[0]), min(row.band, extent[1])
+            bands.append((at(a), y - 9, at(b) - at(a), 18))
+    canvas.boxes(bands, cls="band")
+    for (style, strong), group in groupby(places, lambda place: (place[0].style, place[0].strong)):
+        alike = [(row, middle(top)) for row, top in group]
+        colour, shape = mark(style)
+        dots = [(at(dot), y + 8) for row, y in alike for dot in row.dots]
+        if dots:
+            canvas.markers("circle", dots, cls=colour, size=1.6)
+        bars = [
+            (at(max(row.low, extent[0])), y, at(min(row.high, extent[1])), y)
+            for row, y in alike
+            if row.low is not None and row.high is not None
+        ]
+        canvas.lines(bars, cls=colour, width=2.5 if strong else 2)
+        points = [(at(row.estimate), y) for row, y in alike]
+        canvas.markers("square" if panel.zero else shape, points, cls=colour, size=5.5 if strong else 5)
 
 
 def _extent(panel: Panel) -> tuple[float, float]:

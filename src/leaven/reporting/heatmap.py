@@ -153,6 +153,7 @@ def draw_matrices(matrices: Sequence[Matrix], width: float) -> Canvas:
 def _draw_matrix(canvas: Canvas, matrix: Matrix, x: float, y: float, gutter: float, size: float) -> None:
     left, top = x + gutter, y + 40
     _head(canvas, matrix.title, matrix.style, x, y, gutter + size * len(matrix.names))
+    squares = []
     for i, name in enumerate(matrix.names):
         words = f"{i + 1} {name}"
         canvas.text(left + (i + 0.5) * size, top - 6, str(i + 1), cls="mute", anchor="middle")
@@ -163,7 +164,8 @@ def _draw_matrix(canvas: Canvas, matrix: Matrix, x: float, y: float, gutter: flo
             if share is not None and share > 0:
                 edge = math.sqrt(min(share, 1.0)) * (size - 22)
                 middle_x, middle_y = left + (j + 0.5) * size, top + i * size + (size - 18) / 2 + 1
-                canvas.bars([(middle_x - edge / 2, middle_y, edge)], cls="h5", height=edge)
+                squares.append((middle_x - edge / 2, middle_y - edge / 2, edge, edge))
+    canvas.boxes(squares, cls="area h5")
     span, steps = size * len(matrix.names), [i * size for i in range(len(matrix.names) + 1)]
     rules = [line for s in steps for line in ((left, top + s, left + span, top + s), (left + s, top, left + s, top + span))]
     canvas.lines(rules, cls="rule")

@@ -89,9 +89,8 @@ def _draw_series(
             upper = [(at_x(x), at_y(high)) for x, _, high in line.band]
             lower = [(at_x(x), at_y(low)) for x, low, _ in reversed(line.band)]
             canvas.area([*upper, *lower], cls=mark(line.style)[0], opacity=0.14)
-        for faint in line.faint:
-            faint = (*faint[:-1:2], faint[-1])
-            canvas.polyline([(at_x(x), at_y(y)) for x, y in faint], cls=mark(line.style)[0], width=1, opacity=0.3)
+        seeds = [[(at_x(x), at_y(y)) for x, y in (*faint[:-1:2], faint[-1])] for faint in line.faint]
+        canvas.polylines(seeds, cls=mark(line.style)[0], width=1, opacity=0.3)
     for i, line in enumerate(lines):
         colour, shape = mark(line.style)
         shift = (i - (len(lines) - 1) / 2) * min(5.0, 24 / max(len(lines), 1)) if line.bars else 0.0

@@ -19,7 +19,7 @@ from leaven.reporting.svg import HEAT_LIGHT, LIGHT, Canvas
 FONTS = ("Liberation Sans", "Arial", "Helvetica", "DejaVu Sans")
 INK, MUTE = "#1f1e1b", "#5c5952"
 STROKES = {"rule": "#d8d4ca", "zero": "#6b675e", "gap": "#ffffff"}
-COLOURS = {f"c{i}": c for i, c in enumerate(LIGHT)} | {f"h{i}": c for i, c in enumerate(HEAT_LIGHT)}
+COLOURS = {f"c{i}": c for i, c in enumerate(LIGHT)} | {f"h{i}": c for i, c in enumerate(HEAT_LIGHT)} | {"band": "#efece4"}
 MARGIN = 16.0
 _PART = re.compile(r"([MLHVZmlhv])([^MLHVZmlhv]*)")
 _NUMBER = re.compile(r"-?\d*\.?\d+")

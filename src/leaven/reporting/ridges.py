@@ -89,9 +89,17 @@ def draw_ridges(groups: Sequence[Group], x_name: str, width: float) -> Canvas:
     for tick in marks:
         canvas.text(at(tick), bottom + 17, tick_text(tick), cls="mute", anchor="middle")
     canvas.text(right, bottom + 35, x_name, cls="mute", anchor="end")
+    means, intervals = [], []
     for group, (start, _) in zip(groups, spans, strict=True):
         for i, row in enumerate(group.rows):
-            _draw_row(canvas, row, (start + step * (i + 1), high), at, left, axis_range(rows))
+            base = start + step * (i + 1)
+            _draw_row(canvas, row, (base, high), at, left, axis_range(rows))
+            if row.mean is not None:
+                means.append((at(row.mean), base, at(row.mean), base - high + 2))
+                if row.low is not None and row.high is not None:
+                    intervals.append((at(row.low), base, at(row.high), base))
+    canvas.lines(means, cls="c6", width=1.25)
+    canvas.lines(intervals, cls="c6", width=4)
     canvas.height = bottom + 42
     return canvas
 
@@ -113,10 +121,6 @@ def _draw_row(
     canvas.steps(_outline(row, rise, base, at, extent), cls=colour)
     if row.mean is not None and row.sd > 0 and total > 0:
         canvas.polyline(_gaussian(row, total, rise, (base, height), at, extent), cls="c6", width=1.25, dash="4 3")
-    if row.mean is not None:
-        canvas.line(at(row.mean), base, at(row.mean), base - height + 2, cls="c6", width=1.25)
-        if row.low is not None and row.high is not None:
-            canvas.line(at(row.low), base, at(row.high), base, cls="c6", width=4)
     if narrow:
         room = canvas.width - text_width(row.words[0]) - 26
         canvas.marker(shape, 6, base - height - 10, cls=colour, size=4)
@@ -163,8 +167,8 @@ def _gaussian(
     base, height = box
     mean = row.mean or 0.0
     points = []
-    for i in range(33):
-        x = mean + row.sd * (i - 16) / 5.5
+    for i in range(25):
+        x = mean + row.sd * (i - 12) / 4.1
         if max(row.edges[0], extent[0]) <= x <= min(row.edges[-1], extent[1]):
             density = total * math.exp(-0.5 * ((x - mean) / row.sd) ** 2) / (row.sd * math.sqrt(2 * math.pi))
             points.append((at(x), max(base - rise * density, base - height - 2)))

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from leaven.reporting.pdf import points_of
 
-SHORTEST = 110
+SHORTEST = 90
 """Paths of fewer characters are not worth a reference."""
 TOLERANCE = 0.2
 _KEPT = re.compile(r' (?:stroke-width|d)="[^"]*"')

@@ -96,9 +96,21 @@ class Canvas:
         dash: str = "",
     ) -> None:
         """Draw a line through points."""
-        if len(points) < 2:
+        self.polylines([points], cls=cls, width=width, opacity=opacity, dash=dash)
+
+    def polylines(
+        self,
+        lines: Sequence[list[tuple[float, float]]],
+        *,
+        cls: str,
+        width: float = 2.0,
+        opacity: float = 1.0,
+        dash: str = "",
+    ) -> None:
+        """Draw lines of one look as a single path."""
+        path = "".join(_path(points) for points in lines if len(points) > 1)
+        if not path:
             return
-        path = _path(points)
         fade = f' opacity="{opacity:g}"' if opacity < 1 else ""
         fade += f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(
@@ -125,6 +137,12 @@ class Canvas:
             at_x, at_y = x + w, y
         if runs:
             self.parts.append(f'<path d="{path}"{_class(cls)}{_thick(height)}/>')
+
+    def boxes(self, boxes: list[tuple[float, float, float, float]], *, cls: str) -> None:
+        """Fill boxes (x, y, width, height) of one look as a single path."""
+        path = "".join(f"M{coordinate(x)} {coordinate(y)}h{coordinate(w)}v{coordinate(h)}h{coordinate(-w)}Z" for x, y, w, h in boxes)
+        if boxes:
+            self.parts.append(f'<path d="{path}"{_class(cls)}/>')
 
     def marker(self, shape: str, x: float, y: float, *, cls: str, size: float = 5.0) -> None:
         """Draw one of SHAPES centred at (x, y) with radius `size`."""
