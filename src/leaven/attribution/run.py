@@ -46,6 +46,9 @@ from leaven.core.tables import INFLUENCE, TIMINGS, write_table
 from leaven.errors import DataError
 from leaven.lm.backend import open_backend
 
+MUCH_DRIFT = 2.0
+"""Drift (store.py) of added texts from which a new store is advised."""
+
 
 @step(version=3)
 def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
@@ -197,6 +200,13 @@ class _Job:
             "ranking": (ranking := store.loss_of_ranking(weighted)) and dataclasses.asdict(ranking),
         }
         self.ctx.progress(0, 0, ranking.sentence() if ranking else "ranking kept: rows hold the gradients as computed")
+        if new and (facts["drift"] or 0) > MUCH_DRIFT:
+            self.ctx.progress(
+                0,
+                0,
+                f"the new texts fit the store's eigenvectors {facts['drift']:.2g} times less well than those they were fitted on; "
+                "a new store would fit them again",
+            )
         lossy = store.coding.share < 1
         again = self.finer or (lossy and self.keep)
         spare = (3 * self.keep if lossy else self.keep // 4 + 4) if again and self.keep else 0
