@@ -63,9 +63,7 @@ def test_hanging_tests_end_and_cost_only_themselves(tier, share):
     hanging = {
         "loop": "while True: pass",
         "loop_on_answer": "while f() == 1: pass",
-        "loop_on_truth": "while f(): pass",
         "comparison": "assert f() == 1\nassert {i * (2 ** 61 - 1): 0 for i in range(60000)}",
-        "generator": "import itertools\nfor x in itertools.count():\n if x == f() + 1: continue",
         "sleep": "import time\ntime.sleep(99)",
     }
     jobs = [Job(name, good, (test,), limits=QUICK) for name, test in hanging.items()]
