@@ -322,13 +322,19 @@ def test_busy_machine_gives_no_false_timeouts():
     loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(8)]
     try:
         jobs = references("humaneval", Limits(cpu_s=10)) + references("mbpp", Limits(cpu_s=10))
-        for _ in range(3):
-            assert [r for r in execute(jobs) if r.status.startswith("timeout")] == []
+        for share in (64, 64, 64, 1):
+            begun = time.monotonic()
+            results = list(execute(jobs, share=share))
+            print(f"\nshare {share}: {len(jobs)} references beside 8 loops in {time.monotonic() - begun:.0f} s, "
+                  f"largest CPU {max(r.cpu_s for r in results):.1f} s, largest wall {max(r.wall_s for r in results):.1f} s")
+            assert [r for r in results if r.status.startswith("timeout")] == []
+            assert {r.id for r in results if r.status != "pass"} <= KNOWN_BROKEN["mbpp"]
         spin = verdict("while True: pass", "assert f()", limits=Limits(cpu_s=1, wall_s=10))
+        print(f"a spinner with 1 s of CPU ended after {spin.cpu_s:.2f} s of CPU, {spin.wall_s:.1f} s wall")
         assert spin.status == "timeout_cpu" and spin.cpu_s <= 2
-        begun = time.monotonic()
-        assert verdict("import time\ntime.sleep(99)", "assert f()", limits=Limits(wall_s=2)).status == "timeout_wall"
-        assert time.monotonic() - begun < 6
+        sleep = verdict("import time\ntime.sleep(99)", "assert f()", limits=Limits(wall_s=2))
+        print(f"a sleeper with 2 s ended after {sleep.wall_s:.2f} s")
+        assert sleep.status == "timeout_wall" and sleep.wall_s <= 4
     finally:
         for loop in loops:
             loop.kill()
