@@ -21,11 +21,12 @@ from leaven.analysis.contrasts import Paired, pair
 from leaven.analysis.distributions import grid_findings, histogram_finding, ks_findings, place_histogram
 from leaven.analysis.effect import Effect, effect
 from leaven.analysis.levels import at_level
-from leaven.analysis.probe_tables import absent, quantities, runs_of
+from leaven.analysis.probe_tables import ALL_VALUES, CELL, absent, quantities, runs_of
 from leaven.analysis.stats import holm, paired_t, sample_sd, t_interval, welch_t
 from leaven.core.types import Finding
 from leaven.errors import DataError, RefusedError
 
+CONTENT = ("thought", "code", "answer", "text")
 WITHIN: dict[str, tuple[str, str]] = {
     "gradients": ("gradient norm of the thought", "gradient norm of the code"),
     "similarity": ("similarity of prompt and code", "similarity of prompt and thought"),
@@ -51,11 +52,9 @@ def probe_findings(
     out: list[Finding] = []
     for (probe, level), part in values.group_by("probe", "level", maintain_order=True):
         where = f"probe/{probe}{at_level(str(level))}"
-        rows = quantities(part)
+        rows = pl.concat([quantities(part), attention_to_code(part)])
         conditions = rows["condition"].unique(maintain_order=True).to_list()
-        wanted = (
-            [p for p in pairs if set(p) <= set(conditions)] if pairs is not None else list(combinations(conditions, 2))
-        )
+        wanted = [p for p in pairs if set(p) <= set(conditions)] if pairs is not None else list(combinations(conditions, 2))
         out.append(mean_finding(part, where, clusters))
         out += [histogram_finding(r, where) for _, r in rows.group_by("quantity", maintain_order=True)]
         out += place_histogram(rows, where)
@@ -65,6 +64,30 @@ def probe_findings(
     if grids is not None and not grids.is_empty():
         out += grid_findings(grids)
     return out
+
+
+TO_CODE = "attention from the response to the code"
+
+
+def attention_to_code(values: pl.DataFrame) -> pl.DataFrame:
+    """Return, per model and example, the attention that tokens of the response give to code in the last layer (a mean over them).
+
+    Rows have the columns of `quantities`; none for other kinds of probes. Parts are weighted by their tokens. A thought that
+    stands before the code cannot look at it, so orders differ by construction too: this is what Liu et al. 2025, figure 5,
+    compare. Levels of detail of a part (code.signature) count as the part.
+    """
+    about = [*CELL, "example"]
+    rows = values.filter((pl.col("kind") == "attention") & (pl.col("name") == "mass") & (pl.col("example") != ""))
+    rows = rows.filter((pl.col("layer") == pl.col("layer").max()) & pl.col("part").str.split(".").list.first().is_in(CONTENT))
+    rows = rows.filter(pl.col("other").str.split(".").list.first() == "code")
+    per_part = rows.group_by([*about, "part"], maintain_order=True).agg(pl.col("value").sum(), pl.col("n_tokens").first())
+    weight = pl.col("n_tokens").cast(pl.Float64)
+    found = per_part.group_by(about, maintain_order=True).agg(
+        ((pl.col("value") * weight).sum() / weight.sum()).alias("value"), pl.col("n_tokens").sum()
+    )
+    fixed = {"part": "response", "other": "code", "name": "mass", "quantity": TO_CODE, "unit": "share of attention"}
+    found = found.with_columns(pl.lit(-1, pl.Int32).alias("layer"), *(pl.lit(v).alias(k) for k, v in fixed.items()))
+    return found.select([pl.col(c).cast(t) for c, t in ALL_VALUES.items()] + ["quantity", "unit"])
 
 
 def mean_finding(values: pl.DataFrame, where: str, clusters: Mapping[str, str] | None = None) -> Finding:
@@ -167,9 +190,7 @@ def _adjusted(taken: Sequence[_Taken], where: str) -> list[Finding]:
     return [_contrast(t, by_taken.get(id(t)), where) for t in taken]
 
 
-def _take(
-    sides: Sequence[pl.DataFrame], quantity: str, names: tuple[str, str], clusters: Mapping[str, str] | None
-) -> list[_Taken]:
+def _take(sides: Sequence[pl.DataFrame], quantity: str, names: tuple[str, str], clusters: Mapping[str, str] | None) -> list[_Taken]:
     """Return one contrast; none when a side has nothing to compare."""
     if any(absent(s) for s in sides):
         return []
@@ -264,9 +285,7 @@ def _array(rows: pl.DataFrame) -> tuple[np.ndarray, list[str], list[int], int]:
 # ---- significance over seeds -------------------------------------------------------------------------------
 
 
-def seed_tests(
-    scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]], unit: str = "score"
-) -> list[Finding]:
+def seed_tests(scores: Mapping[str, Mapping[int, float]], pairs: Sequence[tuple[str, str]], unit: str = "score") -> list[Finding]:
     """Return mean and standard deviation per condition, and Welch's and (for equal seeds) the paired t test per pair.
 
     The statistics of Liu et al. 2025, table 13: seeds alone are random, items are not. A study's own contrasts use effect.py.

@@ -9,6 +9,8 @@ Not covered: what probes saw (order.py), drawing and wording (reporting/sections
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -162,14 +164,104 @@ def checkpoint_scores(progress: pl.DataFrame, scores: pl.DataFrame) -> list[Row]
     return records
 
 
-def pass_at_k_rows(scores: pl.DataFrame, temperatures: Mapping[str, float]) -> list[Row]:
-    """Return the scores of every metric pass@K, with the temperature at which the answers were sampled."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sweep:
+    """Benchmarks of a study that ask the same items the same way at several temperatures: (benchmark, temperature), rising."""
+
+    name: str
+    members: tuple[tuple[str, float], ...]
+
+
+def sweeps_of(results: pl.DataFrame, temperatures: Mapping[str, float], alike: Mapping[str, str]) -> list[Sweep]:
+    """Return the benchmarks together that differ in their temperature alone; one without a partner is its own.
+
+    Args:
+        results: RESULTS, for the items that each benchmark asked.
+        temperatures: benchmark -> temperature.
+        alike: benchmark -> what else it asks for (kind, beginning): equal for those that may belong together.
+    """
+    items = {str(b): frozenset(part["item"].to_list()) for (b,), part in results.group_by("benchmark", maintain_order=True)}
+    groups: dict[tuple[str, frozenset[str]], list[str]] = {}
+    for benchmark, asked in items.items():
+        groups.setdefault((alike.get(benchmark, benchmark), asked), []).append(benchmark)
+    found = []
+    for names in groups.values():
+        heats = [float(temperatures.get(n, 0.0)) for n in names]
+        if len(set(heats)) < len(heats):  # the same twice: nothing says which belongs to which
+            found += [Sweep(n, ((n, t),)) for n, t in zip(names, heats, strict=True)]
+        else:
+            members = sorted(zip(names, heats, strict=True), key=lambda m: m[1])
+            found.append(Sweep(_stem([n for n, _ in members]), tuple(members)))
+    return found
+
+
+def _stem(names: Sequence[str]) -> str:
+    """Return what names have in common at their beginning, or all of them: sampled_t02, sampled_t08 -> sampled."""
+    if len(names) == 1:
+        return names[0]
+    stem = re.sub(r"[_.-]?(?:t(?:emperature)?)?[_.-]?[\d_.-]*$", "", os.path.commonprefix(list(names)))
+    return stem if len(stem) > 2 else ", ".join(names)
+
+
+def sampling_findings(results: pl.DataFrame, contrasts: Sequence[Contrast], sweeps: Sequence[Sweep]) -> list[Finding]:
+    """Return, for the pairs that the study contrasts by accuracy, the descriptive contrasts that claims on sampling speak of.
+
+    Of pass@k at the largest k (metric pass_at_k), and, where a benchmark was sampled at several temperatures, of what is lost from
+    the lowest to the highest (metric temperature_drop, from pass@1 or else accuracy).
+    """
+    made = [frame for sweep in sweeps for frame in (_largest_k(results, sweep), _drop(results, sweep)) if frame is not None]
+    pairs = {(c.treatment, c.control): c for c in contrasts if c.metric in ("accuracy", "pass@1")}
+    if not made or not pairs:
+        return []
+    rows = pl.concat(made)
+    asked = []
+    for benchmark, metric in rows.select("benchmark", "metric").unique(maintain_order=True).iter_rows():
+        better = "lower" if metric == "temperature_drop" else "higher"
+        for (treatment, control), c in pairs.items():
+            about = {"name": f"{treatment} vs {control}: {metric} on {benchmark}", "benchmark": benchmark, "metric": metric}
+            fixed = {"primary": False, "descriptive": True, "margin": None, "direction": better}
+            asked.append(dataclasses.replace(c, **about, **fixed))
+    return contrast_findings(rows, asked)
+
+
+def _largest_k(results: pl.DataFrame, sweep: Sweep) -> pl.DataFrame | None:
+    """Return RESULTS rows of pass@k at the largest k above 1, at the highest temperature of a sweep."""
+    benchmark = sweep.members[-1][0]
+    rows = results.filter((pl.col("benchmark") == benchmark) & pl.col("metric").str.starts_with("pass@"))
+    largest = max((int(m.removeprefix("pass@")) for m in rows["metric"].unique().to_list()), default=1)
+    if largest == 1:
+        return None
+    return rows.filter(pl.col("metric") == f"pass@{largest}").with_columns(pl.lit("pass_at_k").alias("metric"))
+
+
+def _drop(results: pl.DataFrame, sweep: Sweep) -> pl.DataFrame | None:
+    """Return RESULTS rows whose score is an item's pass rate at the lowest temperature minus that at the highest."""
+    if len(sweep.members) < 2:
+        return None
+    ends = [results.filter(pl.col("benchmark") == sweep.members[i][0]) for i in (0, -1)]
+    metric = next((m for m in ("pass@1", "accuracy") if all(m in e["metric"].to_list() for e in ends)), None)
+    if metric is None:
+        return None
+    keys = ["condition", "level", "seed", "item"]
+    cold, hot = (
+        e.filter(pl.col("metric") == metric).group_by(keys, maintain_order=True).agg(pl.all().first(), pl.col("score").mean().alias("mean"))
+        for e in ends
+    )
+    both = cold.join(hot.select(*keys, pl.col("mean").alias("hot")), on=keys, how="inner", maintain_order="left")
+    named = {"benchmark": sweep.name, "metric": "temperature_drop"}
+    both = both.with_columns((pl.col("mean") - pl.col("hot")).alias("score"), *(pl.lit(v).alias(k) for k, v in named.items()))
+    return both.select(results.columns)
+
+
+def pass_at_k_rows(scores: pl.DataFrame, sweeps: Sequence[Sweep]) -> list[Row]:
+    """Return the scores of every metric pass@K, with the temperature at which the answers were sampled, benchmarks of a sweep as one."""
     overall = _unseen(scores).filter(pl.col("difficulty").is_null() & pl.col("metric").str.starts_with("pass@"))
+    places = {name: (sweep.name, heat) for sweep in sweeps for name, heat in sweep.members}
     return [
         {
             "condition": row["condition"],
-            "benchmark": row["benchmark"],
-            "temperature": float(temperatures.get(row["benchmark"], 0.0)),
+            "benchmark": places.get(row["benchmark"], (row["benchmark"], 0.0))[0],
+            "temperature": places.get(row["benchmark"], (row["benchmark"], 0.0))[1],
             "k": int(row["metric"].removeprefix("pass@")),
             "score": _measured(row),
             "level": row["level"],

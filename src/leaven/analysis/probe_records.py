@@ -34,6 +34,7 @@ SPOKEN = {
     "gap of perplexities, first - second": "perplexity_gap",
     "KL(model || base) of the response": "kl",
     "loss of the response": "validation_loss",
+    "attention from the response to the code": "attention_to_code",
     "bleu of the thought written": "bleu",
     "codebleu of the code written": "codebleu",
 }

@@ -33,7 +33,9 @@ from leaven.analysis.order_inputs import (
     length_findings,
     pass_at_k_rows,
     perturbation_counts,
+    sampling_findings,
     strategy_results,
+    sweeps_of,
 )
 from leaven.analysis.probe_records import probe_records, regions_of
 from leaven.analysis.probe_tables import gather_grids, gather_values
@@ -54,7 +56,7 @@ ALL_REALISED = {**_CELL, **REALISED}
 """REALISED of every order with where it came from."""
 
 
-@step(version=8)
+@step(version=9)
 def analyse(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write results, curves, realised, scores, progress (Parquet), findings.json, probes.json and answer.json; order.json
     holds the records of the report's sections on the order of thought and code, influence.json those on influence.
@@ -141,7 +143,10 @@ def _order(
     strategies, begins = dict(spec.get("strategies") or {}), dict(spec.get("begins") or {})
     rows = amounts.data.get("rows", [])
     generated = _generated(spec, inputs)
-    compared = [*findings, *length_findings(results, generated, contrasts)]
+    kinds = dict(spec.get("benchmark_kinds") or {})
+    alike = {b: f"{kinds.get(b, b)}/{begins.get(b, '')}" for b in results["benchmark"].unique().to_list()}
+    sweeps = sweeps_of(results, dict(spec.get("temperatures") or {}), alike)
+    compared = [*findings, *length_findings(results, generated, contrasts), *sampling_findings(results, contrasts, sweeps)]
     seen = probe_records(
         probed.values,
         probed.grids,
@@ -154,13 +159,13 @@ def _order(
         **seen,
         "paper": bool(spec.get("paper")),
         "model": str(spec.get("model", "")),
-        "benchmark_kinds": dict(spec.get("benchmark_kinds") or {}),
+        "benchmark_kinds": kinds,
         "strategies": strategies,
         "results": strategy_results(scores, results, generated, rows, begins),
         "perturbations": perturbation_counts({n: p for n, p in inputs.items() if n.startswith("perturbed:")}),
         "funnel": funnel_rows({n: p for n, p in inputs.items() if n.startswith("funnel:")}),
         "checkpoints": checkpoint_scores(progress, scores),
-        "pass_at_k": pass_at_k_rows(scores, dict(spec.get("temperatures") or {})),
+        "pass_at_k": pass_at_k_rows(scores, sweeps),
         "effects": [*effects(compared, strategies, begins, scores), *seen["effects"]],
     }
 

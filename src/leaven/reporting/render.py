@@ -47,7 +47,7 @@ from leaven.reporting.sections.page import shown_sections
 from leaven.reporting.wording import MISSING, plural, printable, unbroken, value_text
 
 
-@step(version=4)
+@step(version=5)
 def report(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write report.html, findings.json, tables/ and figures/ into `out`.
 
