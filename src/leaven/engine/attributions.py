@@ -204,7 +204,7 @@ class Attributions:
         if how.kind == "half":
             spec["subsets"] = {"kind": "half", "n": how.n, "fraction": how.fraction, "seed": 0}
         elif how.kind == "groups":
-            spec["subsets"] = {"kind": "groups", "by": how.by, "groups": []}
+            spec["subsets"] = {"kind": "groups", "by": how.by, "groups": list(how.groups)}
             inputs |= {f"examples:{s}": self.origins.trained(trained.stage, s, trained.cell) for s in trained.stage.mixture}
         else:
             queries = [] if asked.single else list(asked.queries)

@@ -51,6 +51,8 @@ class Retraining:
     """Share of the examples left out, for half."""
     by: Literal["difficulty", "domain", "family", "source", "group"] = "source"
     """What groups are."""
+    groups: tuple[str, ...] = ()
+    """Which of them are left out; none named means all."""
     counts: tuple[int, ...] = (10, 50)
     """How many examples are left out, for top."""
     end: Literal["helpful", "harmful"] = "helpful"
