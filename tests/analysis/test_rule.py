@@ -78,7 +78,7 @@ def test_pass_rates_without_a_margin_are_underpowered_above_ten_points() -> None
 
 
 @pytest.mark.parametrize(
-    "metric", ["bits_per_byte", "loss", "valid_loss", "test/perplexity", "word_error_rate", "error"]
+    "metric", ["bits_per_byte", "loss", "valid_loss", "test/perplexity", "word_error_rate", "error", "tokens"]
 )
 def test_lower_is_better_by_the_whole_name_or_its_end(metric: str) -> None:
     assert direction_of(metric) == "lower"

@@ -10,6 +10,7 @@ from leaven.core.sandbox import Limits, toolchains
 from leaven.core.step import Resources, StepContext
 from leaven.core.types import Item, Sample, Verdict
 from leaven.data.sources.rows import read_rows
+from leaven.errors import StudyError
 from leaven.evals.benchmarks.multipl_e import closing_brace, without_tuples
 from leaven.evals.harness import Setting, judge_all, open_benchmark
 
@@ -115,3 +116,12 @@ def test_braces_in_texts_and_comments_do_not_count() -> None:
     shell = "f() { echo ${#x} '}' \"}\" # don't }\n}\nrest"
     assert shell[closing_brace(shell, 4, "bash") :] == "\nrest"
     assert closing_brace("f() { {", 4, "cpp") == 0
+
+
+def test_programs_in_other_languages_are_not_perturbed() -> None:
+    row = {"name": "HumanEval_0_f", "language": "sh", "prompt": "#!/bin/bash\nf() {\n", "tests": "}\nf\n", "stop_tokens": []}
+    (item,) = open_benchmark("multipl_e").items([row], {})
+    setting = Setting(perturb=({"name": "rename_identifiers", "rate": 1.0, "options": {}},))
+    samples = {item.id: [Sample(item=item.id, request=0, text="  echo 1\n}\n")]}
+    with pytest.raises(StudyError, match="expected programs in Python, found bash"):
+        list(judge_all(open_benchmark("multipl_e"), [item], samples, setting, CTX))

@@ -23,7 +23,7 @@ Direction = Literal["higher", "lower"]
 LARGE_PASS_RATE_DIFFERENCE = 0.1
 """Share of items: a contrast of pass rates without a margin that could not have seen this much is underpowered."""
 
-LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss", "nats", "bits", "error", "error_rate")
+LOWER_IS_BETTER = ("bits_per_byte", "perplexity", "loss", "nats", "bits", "error", "error_rate", "tokens")
 """Metrics for which less is better, by their whole name or its last words; `direction` in the contrast overrides."""
 
 

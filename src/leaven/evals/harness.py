@@ -286,6 +286,11 @@ def _perturbed(one: Execution, setting: Setting) -> Execution:
     from leaven.data.perturb import perturb_code
 
     job = one.job
+    if job.language != "python":
+        raise StudyError(
+            f"perturb: expected programs in Python, found {job.language} (item {job.id}); measure this benchmark without "
+            f"{', '.join(p['name'] for p in setting.perturb)}"
+        )
     code, outcome, reason = perturb_code(job.program, setting.perturb, 0, job.id, job.entry_point)
     more = tuple(dataclasses.replace(j, program=code) for j in one.more)
     said = f"{one.verdict.strategy}; {'+'.join(p['name'] for p in setting.perturb)}: {outcome}{f' ({reason})' if reason else ''}"
