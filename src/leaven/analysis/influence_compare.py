@@ -120,6 +120,8 @@ def _predicted(cell: Cell, scores: Scores, after: pl.DataFrame, before: pl.DataF
         if was.is_empty() or now.is_empty():
             continue
         both = was.select(*TEXT, "weight").join(now.select(*TEXT, pl.col("weight").alias("now")), on=TEXT, how="left")
+        if both["now"].null_count() == both.height:  # trained on other examples altogether: nothing was left out
+            continue
         delta = both.select(*TEXT, (pl.col("now").fill_null(0.0) / pl.col("weight") - 1).alias("delta"))
         units = scores.units.select(TEXT).join(delta, on=TEXT, how="left", maintain_order="left")
         delta_N = units["delta"].fill_null(0.0).to_numpy()
@@ -241,7 +243,10 @@ def leading_method(cell: Cell, scores: Sequence[Scores], validation: Sequence[Ro
     """Return the method that the rest of the report uses: what predicts retraining best, else EK-FAC, else the first."""
     methods = list(dict.fromkeys(s.method for s in scores))
     own = [r for r in validation if (r["name"], r["condition"], r["level"]) == (cell.name, cell.condition, cell.level)]
-    for rows in ([r for r in own if r["kind"] == "lds" and r["query"] == "all"], [r for r in own if r["kind"] == "lds"], own):
+    measures = (("lds", "spearman"), ("group", "spearman"), *dict.fromkeys(("auc", r["statistic"]) for r in own if r["kind"] == "auc"))
+    for measure in measures:
+        rows = [r for r in own if (r["kind"], r["statistic"]) == measure]
+        rows = [r for r in rows if r["query"] == "all"] or rows
         ranked = [r["method"] for r in sorted(rows, key=lambda r: -r["value"]["estimate"]) if r["method"] in methods]
         if ranked:
             return ranked[0]

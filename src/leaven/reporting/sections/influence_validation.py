@@ -23,10 +23,9 @@ KINDS = {
     ("group", "spearman"): "Groups left out, rank correlation",
     ("group", "pearson"): "Groups left out, linear correlation",
     ("group", "sign"): "Groups left out, share of right signs",
-    ("auc", "auc"): "Planted helpful above planted harmful texts (area under the curve)",
 }
 UNIT = {"lds": "subset", "group": "group", "auc": "text", "top": "random removal"}
-DRAWN = (("lds", "spearman"), ("group", "spearman"), ("auc", "auc"))
+DRAWN = (("lds", "spearman"), ("group", "spearman"))
 MOST_DRAWN = 14
 
 
@@ -50,6 +49,8 @@ def _words(kind: str, statistic: str) -> str:
     end, _, k = statistic.partition("-")
     if kind == "top":
         return f"The {k} {'most' if end == 'top' else 'least'} helpful texts left out, drop of the target in nats"
+    if kind == "auc":
+        return f"Planted truths, {statistic}: share of pairs in the right order (area under the curve)"
     return KINDS.get((kind, statistic), f"{kind}, {statistic}")
 
 
@@ -64,11 +65,12 @@ def _overall(rows: Sequence[Validated], kind: str, statistic: str) -> list[Valid
 
 def _verdict(rows: Sequence[Validated], lead: Attributed) -> str:
     """Return the sentence that the report on influence opens with."""
-    ranked = next((found for m in DRAWN[:2] if (found := _overall(rows, *m))), [])
+    ranked = next((found for m in DRAWN if (found := _overall(rows, *m))), [])
+    planted = _planted(rows)
     if not ranked:
         return (
             "No model was retrained on part of the data, so nothing here shows how far these scores predict what removing "
-            "examples does. Read every number below as a first-order estimate, not as an effect."
+            f"examples does. Read every number below as a first-order estimate, not as an effect.{planted}"
         )
     best, *others = ranked
     where = {"lds": "random subsets of the data", "group": "groups of examples left out"}.get(best.kind, best.kind)
@@ -81,7 +83,20 @@ def _verdict(rows: Sequence[Validated], lead: Attributed) -> str:
     told += f". Not told apart from it: {listed([method_words(r.method) for r in ties])}" if ties else ""
     if best.value.low is not None and best.value.low <= 0:
         told += ". Its interval holds zero: these scores were not shown to predict anything"
-    return told + f". Where one method is shown below, it is {method_words(lead.main)}."
+    return told + f".{planted} Where one method is shown below, it is {method_words(lead.main)}."
+
+
+def _planted(rows: Sequence[Validated]) -> str:
+    """Return how well the best method tells planted texts apart, one sentence per kind of planted truth."""
+    said = []
+    for statistic in dict.fromkeys(r.statistic for r in rows if r.kind == "auc"):
+        best = next(iter(_overall(rows, "auc", statistic)), None)
+        if best:
+            share = f"{_plain(best.value)} of pairs ({plural(best.value.n, 'text')})"
+            said.append(
+                f" Planted truths, {statistic}: {method_words(best.method)} orders {share} rightly, the best of all methods; chance is 0.5."
+            )
+    return "".join(said)
 
 
 def _plain(m: Measured) -> str:
@@ -123,7 +138,8 @@ def _made(inputs: InfluenceInputs, lead: Attributed) -> str:
 def _figure(rows: Sequence[Validated]) -> Figure | None:
     panels, said = [], []
     order = {m: i for i, m in enumerate(dict.fromkeys(r.method for r in rows))}
-    drawn = [m for m in DRAWN if _overall(rows, *m)]
+    planted = dict.fromkeys((r.kind, r.statistic) for r in rows if r.kind == "auc")
+    drawn = [m for m in (*DRAWN, *planted) if _overall(rows, *m)]
     for kind, statistic in drawn:
         ranked = _overall(rows, kind, statistic)[:MOST_DRAWN]
         named = len({r.query for r in ranked}) > 1
@@ -148,7 +164,7 @@ def _figure(rows: Sequence[Validated]) -> Figure | None:
 
 
 def _ident(kind: str, statistic: str) -> str:
-    return f"influence-validation-{kind}-{statistic}"
+    return "influence-validation-" + "".join(c if c.isalnum() else "-" for c in f"{kind}-{statistic}".lower())
 
 
 def _table(inputs: InfluenceInputs, kind: str, statistic: str) -> Table:
@@ -188,7 +204,7 @@ def _table(inputs: InfluenceInputs, kind: str, statistic: str) -> Table:
         rows=tuple(lines),
         records=tuple(_record(r) for r in rows),
         summary=f"Table: {_words(kind, statistic)} ({plural(len(lines), 'row')})",
-        open=(kind, statistic) == DRAWN[0] and len(lines) <= 12,
+        open=((kind, statistic) == DRAWN[0] or kind == "auc") and len(lines) <= 12,
     )
 
 
