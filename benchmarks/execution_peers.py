@@ -56,8 +56,12 @@ def evalplus(problems: str, samples: str, workers: int) -> tuple[Callable[[], ob
 
     get_groundtruth(get_human_eval_plus(), get_human_eval_plus_hash(), [])
 
+    results = samples.replace(".jsonl", "_eval_results.json")
+    if os.path.exists(results):
+        os.unlink(results)  # it would ask whether to write over it
+
     def passed() -> int:
-        with open(samples.replace(".jsonl", "_eval_results.json")) as handle:
+        with open(results) as handle:
             rows = json.load(handle)["eval"].values()
         return sum(r["base_status"] == "pass" for row in rows for r in row)
 
