@@ -8,9 +8,9 @@ Small models of the embedded kind (2 layers, 2,900 parameters) are trained on 19
 are trained again, all copies as one batch, and every method's summed scores are compared with what the copies
 reached on 48 other texts (Park et al. 2023). Early-stopped and converged models are two points of the same runs.
 Settings of methods were fixed before, with a pilot on the corpus `successor` (--quick); the others come from other
-generators with other seeds and are run once. `planted` holds groups that must help, must hurt, and noise. Pieces are kept in runs/truth of the repository,
-so that a stopped benchmark goes on, and corpora in the results stay when others are run. Intervals resample subsets
-and queries, not seeds or corpora.
+generators with other seeds and are run once. `planted` holds groups that must help, must hurt, and noise. Pieces are
+kept in runs/truth of the repository, so that a stopped benchmark goes on, and corpora in the results stay when others
+are run. Intervals resample subsets and queries, not seeds or corpora.
 Not covered: real text, larger models, other optimisers than AdamW.
 """
 
