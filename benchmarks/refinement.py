@@ -23,7 +23,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from leaven.attribution.queries import query_gradients, single_queries
 from leaven.attribution.refine import Refinement, refine
 from leaven.attribution.texts import Text
 from leaven.core.rng import rng
+from leaven.core.step import StepContext
 from leaven.data.sources.world.build import generate
 from leaven.lm.tiny import TinyTrainable
 from leaven.lm.tiny_model import TinyConfig, init_tiny
@@ -110,7 +111,8 @@ def _text(name: str, ids: list[int]) -> Text:
 
 @dataclass(frozen=True)
 class Size:
-    """A model, how much data and how many queries."""
+    """A model, how much data, how many queries, steps of training, and labels drawn per position for EK-FAC (with far fewer
+    texts than parameters one draw leaves most eigenvalues unknown)."""
 
     width: int
     layers: int
@@ -119,12 +121,13 @@ class Size:
     texts: int
     queries: int
     steps: int
+    draws: int
 
 
 SIZES = {
-    "5k": Size(16, 2, 32, 2, 192, 32, 300),
-    "50k": Size(40, 3, 84, 4, 192, 16, 200),
-    "1m": Size(128, 6, 256, 4, 512, 8, 60),
+    "5k": Size(16, 2, 32, 2, 192, 32, 300, 1),
+    "50k": Size(40, 3, 84, 4, 192, 16, 100, 16),
+    "1m": Size(128, 6, 256, 4, 512, 8, 60, 1),
 }
 
 
@@ -152,7 +155,8 @@ def build(corpus: str, size: str, seed: int, *, with_gradients: bool = True) -> 
     model = TinyTrainable(init_tiny(config, seed), None)  # type: ignore[arg-type]
     losses = _train(model, texts, asked, seed, shape.steps)
     tracked = Tracked(model, "linear")
-    factors = fit_factors(tracked, texts, seed=seed)
+    again = [replace(t, example=f"{t.example}#{k}" if k else t.example) for t in texts for k in range(shape.draws)]
+    factors = replace(fit_factors(tracked, again, seed=seed), n_texts=len(texts))
     gradients = query_gradients(tracked, single_queries(asked))
     found = exact.gradients(tracked, texts) if with_gradients else torch.zeros(0, 0)
     return Case(tracked, texts, gradients, factors, factors.damping(Damping("relative", 1.0)), found, losses)
@@ -197,7 +201,10 @@ def reference_scores(case: Case, size: str, kept: Path) -> tuple[Tensor, dict[st
         scores = exact.exact_scores(case.tracked, matrix, case.damping, right, case.text_gradients)
         facts: dict[str, Any] = {"how": "dense"}
     else:
-        solved = reference.solve(case.tracked, case.texts, case.gradients, case.factors, case.damping)
+        halfway = kept.with_suffix(".safetensors")
+        ctx = StepContext(progress=lambda done, total, note: print(f"  {kept.stem} {note}, pass {done:.0f}", flush=True))
+        solved = reference.solve(case.tracked, case.texts, case.gradients, case.factors, case.damping, resume=halfway, ctx=ctx)
+        halfway.unlink(missing_ok=True)
         scores = exact.flatten(case.tracked, solved.vectors) @ case.text_gradients.double().t() / len(case.texts)
         facts = {"how": "block conjugate gradients, fp64", "residual": float(solved.residual.max()), "passes": solved.passes}
     facts["cpu_s"] = round(time.process_time() - began, 1)

@@ -46,13 +46,13 @@ def test_gauss_newton_is_the_sum_of_weighted_softmax_curvatures(small):
 def test_matrix_free_solution_is_the_dense_one(small):
     tracked, texts, gradients = small
     factors = fit_factors(tracked, texts)
-    damping = factors.damping(Damping("relative", 0.1))
-    found = reference.solve(tracked, texts, gradients, factors, damping, residual=1e-6)
+    damping = factors.damping(Damping("relative", 1.0))
+    found = reference.solve(tracked, texts, gradients, factors, damping, residual=1e-5)
     added = {n: torch.full(tracked.shape(n), damping[n]) for n in tracked.names()}
     matrix = exact.curvature(tracked, texts) + exact.flatten(tracked, added).diag()
     wanted = torch.linalg.solve(matrix.double(), exact.flatten(tracked, gradients).double().t()).t()
     x = exact.flatten(tracked, found.vectors)
-    assert x.dtype == torch.float64 and (found.residual <= 1e-6).all()
+    assert x.dtype == torch.float64 and (found.residual <= 1e-5).all()
     torch.testing.assert_close(x, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
     with pytest.raises(BackendError, match="most_passes"):
         reference.solve(tracked, texts, gradients, factors, damping, residual=1e-6, most_passes=2)

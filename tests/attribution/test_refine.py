@@ -64,6 +64,8 @@ def test_products_equal_the_dense_matrix(make_model, make_texts, layout, monkeyp
     torch.testing.assert_close(product(tracked, texts, x, **layout), wanted, rtol=1e-3, atol=1e-4 * largest)
     double = product(in_fp64(tracked), texts, x.double(), **layout)
     torch.testing.assert_close(double.float(), wanted, rtol=1e-3, atol=1e-5 * largest)
+    low = Tracked(tracked.model, "linear+head", dtype="bf16")
+    torch.testing.assert_close(product(low, texts, x, **layout), wanted, rtol=1e-3, atol=1e-4 * largest)
     monkeypatch.setattr("leaven.attribution.products.HELD_NUMBERS", 1)  # one direction at a time
     torch.testing.assert_close(product(tracked, texts, x, **layout), wanted, rtol=1e-3, atol=1e-4 * largest)
 
@@ -91,12 +93,12 @@ def test_stochastic_steps_improve_and_repeat(problem):
     tracked, texts, gradients, factors, damping, _ = problem
     one = {n: g[:2] for n, g in gradients.items()}
     small = (tracked, texts, one, *problem[3:])
-    how = Refinement("stochastic", steps=48, batch_texts=16)
+    how = Refinement("stochastic", steps=32, batch_texts=16)
     found = refine.refine(tracked, texts, one, factors, damping, how)
     assert agreement(small, found.vectors) > agreement(small, factors.precondition(one, damping)) + 0.1
     assert (found.residual < 1).all()
-    # 48 steps and one first residual of 16, three residuals of 32, 4 x 10 products with one direction
-    assert found.passes == pytest.approx((49 * 16 + 3 * 32 + 40 * 16 / 2) / 96)
+    # 32 steps and one first residual of 16, three residuals of 32, 4 x 10 products with one direction
+    assert found.passes == pytest.approx((33 * 16 + 3 * 32 + 40 * 16 / 2) / 96)
     again = refine.refine(tracked, texts, one, factors, damping, how)
     assert all(torch.equal(found.vectors[n], again.vectors[n]) for n in found.vectors)
 

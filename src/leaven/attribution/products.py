@@ -3,8 +3,8 @@
 G x = sum over texts of J^T S J x with J the Jacobian of the logits at positions with loss and S = weight x (diag(p) -
 p p^T) of each (Schraudolph 2002): forward-mode differentiation, the curvature of softmax, a backward pass. All
 directions of a batch share one forward pass and its graph; tangents and cotangents are batched (torch.vmap) as far as
-memory goes, so that many directions cost few calls. Numbers are those of the model: fp32, or fp64 of `in_fp64`, which
-the references use. Not covered: which directions (refine.py), dense matrices (exact.py).
+memory goes, so that many directions cost few calls. Numbers are those of the model, whatever the dtype of other passes:
+fp32, or fp64 of `in_fp64`, which the references use. Not covered: which directions (refine.py), dense matrices (exact.py).
 
 Shapes: Q directions, R rows of a layer, M positions with loss, V vocabulary, o outputs, i inputs (with bias column).
 """
@@ -37,6 +37,9 @@ def gauss_newton(tracked: Tracked, batch: Batch, directions: Vectors) -> Vectors
         BackendError: an operation of this architecture has no forward-mode derivative, or cannot be batched.
     """
     n = len(next(iter(directions.values())))
+    if tracked.dtype != "fp32":  # curvature needs the digits; the weights have them
+        tracked = copy.copy(tracked)
+        tracked.dtype = "fp32"
     with sdpa_kernel(SDPBackend.MATH), plain_kernels(tracked.model.module, True):
         logits, inputs, outputs = tracked.forward(batch)
         rows = {name: x.flatten(0, -2) for name, x in inputs.items()}

@@ -10,11 +10,14 @@ Shapes: Q queries, P tracked parameters (flat, layers in order).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leaven.attribution.exact import flatten, unflatten
@@ -45,9 +48,12 @@ def solve(
     residual: float = 1e-3,
     most_passes: int = 400,
     batch_tokens: int = BATCH_TOKENS,
+    resume: Path | None = None,
     ctx: StepContext | None = None,
 ) -> Reference:
     """Solve (G + D) x = g for query gradients [Q,o,i] per layer to a relative residual.
+
+    With `resume`, a file of the caller's naming keeps the state after every pass, and the same call goes on from it.
 
     Raises:
         BackendError: the residual is not reached, or a product cannot be formed.
@@ -70,9 +76,11 @@ def solve(
     right = flatten(model, gradients).double()
     size = right.norm(dim=1)
     x, left, passes = torch.zeros_like(right), right.clone(), 0
-    true = torch.ones_like(size)
+    block, true = _orthonormal(precondition(left)), torch.ones_like(size)
+    if resume is not None and resume.is_file():
+        state = load_file(resume)
+        x, left, block, passes = state["x"], state["left"], state["block"], int(state["passes"])
     while passes < most_passes and bool((true > residual).any()):  # again where rounding kept it from the true residual
-        block = _orthonormal(precondition(left))
         while passes < most_passes and bool((left.norm(dim=1) > 0.5 * residual * size).any()):
             image = apply(block)
             passes += 1
@@ -82,14 +90,22 @@ def solve(
             z = precondition(left)
             block = _orthonormal(z - (z @ image.t()) @ small @ block)
             ctx.progress(passes, most_passes, f"reference: residual {float((left.norm(dim=1) / size).max()):.1e}")
+            if resume is not None:
+                _save(resume, {"x": x, "left": left, "block": block, "passes": torch.tensor(passes)})
         left = right - apply(x)
-        passes, true = passes + 1, left.norm(dim=1) / size
+        passes, true, block = passes + 1, left.norm(dim=1) / size, _orthonormal(precondition(left))
     if float(true.max()) > residual:
         raise BackendError(
             f"reference: expected a residual of at most {residual:g} within {most_passes} passes, found "
             f"{float(true.max()):.2g}; raise most_passes or the damping"
         )
     return Reference(unflatten(model, x), true.cpu().numpy(), passes)
+
+
+def _save(path: Path, state: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in state.items()}, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
 
 
 def _orthonormal(block: Tensor) -> Tensor:
