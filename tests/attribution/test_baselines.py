@@ -9,9 +9,10 @@ import polars as pl
 import pytest
 import torch
 
-from leaven.attribution import exact
+from leaven.attribution import exact, known, methods
 from leaven.attribution.baselines import bm25, gradient_scores, plain_scores
 from leaven.attribution.baselines_gradient import less, tracin, tracin_adam
+from leaven.attribution.known import BUILT_IN
 from leaven.attribution.methods import BASELINES, Scene, Settings, baseline_passes, baseline_scores, check_baselines
 from leaven.attribution.passes import Tracked
 from leaven.attribution.projections import Projection, projected
@@ -280,3 +281,26 @@ def test_attribute_follows_the_checkpoints_of_its_model_folder(tmp_path):
         attribute(spec | {"baseline_settings": None}, given, tmp_path / "out", quiet)
     with pytest.raises(StudyError, match="'tracing'"):
         attribute(spec | {"baselines": ["tracing"]}, given, tmp_path / "out", quiet)
+
+
+def test_names_are_known_without_loading_what_computes_them() -> None:
+    assert list(BASELINES) == list(BUILT_IN)
+
+
+def test_a_plugin_s_method_stands_beside_the_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "PLUGGED", {})
+    monkeypatch.setattr(methods, "PLUGGED", known.PLUGGED)
+
+    @known.baseline("halves", needs=(), passes=0, about="first half up")
+    def halves(scene: Scene) -> np.ndarray:
+        return np.tile(np.arange(len(scene.texts)) < len(scene.texts) / 2, (len(scene.queries), 1)).astype(float)
+
+    scene = Scene(None, ["a", "b", "c"], ["q"])  # type: ignore[arg-type,list-item]
+    assert baseline_scores(["halves"], scene)["halves"].tolist() == [[1.0, 1.0, 0.0]]
+    with pytest.raises(StudyError, match="two attribution methods are called 'loss'"):
+        known.baseline("loss")(halves)
+    with pytest.raises(StudyError, match="Did you mean 'halves'"):
+        check_baselines(["halvs"])
+    known.baseline("flat")(lambda scene: np.zeros(3))
+    with pytest.raises(StudyError, match=r"shape \(1, 3\)"):
+        baseline_scores(["flat"], scene)

@@ -136,6 +136,7 @@ def test_models_are_trained_again_and_asked_the_same(study: Path) -> None:
         ("of: [plain]", "of: [plane]", "Did you mean 'plain'"),
         ("of: code, format", "of: coed, format", "Did you mean 'code'"),
         ("of: [plain]", "of: [plain, topless]", "form a circle among"),
+        ("[gradient_dot, random]", "[gradient_dog, random]", "Did you mean 'gradient_dot'"),
         ("{of: code, format: code_only, difficulties: [1]}", "{texts: own_correct}", "expected exactly one of `of`, world and file"),
         ("{influence: main, query: code, count: 20}", "{influence: mian, query: code, count: 20}", "mian"),
     ],

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from leaven.attribution.baselines import gradient_scores, plain_scores
 from leaven.attribution.baselines_gradient import BETAS, EPS, less, refuse_without_moments, tracin, tracin_adam
+from leaven.attribution.known import PLUGGED, Need, check_known
 from leaven.attribution.passes import Tracked, Vectors
 from leaven.attribution.projections import projected
 from leaven.attribution.queries import Query, query_gradients
@@ -24,8 +25,6 @@ from leaven.attribution.texts import Text
 from leaven.attribution.trajectory import Checkpoint, open_like, training_path
 from leaven.core.step import StepContext
 from leaven.errors import StudyError
-
-Need = Literal["model", "checkpoints", "moments"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,16 +159,23 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
+def method(name: str) -> Baseline:
+    """Return a built-in or a plugin's method; raise StudyError for a name there is none of."""
+    check_known([name])
+    if name in BASELINES:
+        return BASELINES[name]
+    own = PLUGGED[name]
+    return Baseline(own.scores, own.needs, own.passes, own.about)
+
+
 def check_baselines(names: Sequence[str], inputs: Mapping[str, Path] | None = None, settings: Settings | None = None) -> None:
     """Raise StudyError for a name there is none of, or where `inputs` lack what a method needs: before anything is spent."""
-    unknown = [n for n in names if n not in BASELINES]
-    if unknown:
-        raise StudyError(f"baselines: expected some of {', '.join(BASELINES)}, found {', '.join(map(repr, unknown))}")
-    follow = [n for n in names if "checkpoints" in BASELINES[n].needs]
+    check_known(names)
+    follow = [n for n in names if "checkpoints" in method(n).needs]
     if not follow or inputs is None:
         return
     path = training_path(inputs, _unopened, (settings or Settings()).learning_rates)
-    for name in (n for n in follow if "moments" in BASELINES[n].needs):
+    for name in (n for n in follow if "moments" in method(n).needs):
         for checkpoint in path:
             refuse_without_moments(name, checkpoint)
 
@@ -181,7 +187,15 @@ def baseline_scores(names: Sequence[str], scene: Scene) -> dict[str, np.ndarray]
         StudyError: an unknown name, or checkpoints or moments that a method needs are missing.
     """
     check_baselines(names)
-    return {name: BASELINES[name].scores(scene) for name in names}
+    return {name: _checked(name, method(name).scores(scene), scene) for name in names}
+
+
+def _checked(name: str, scores: np.ndarray, scene: Scene) -> np.ndarray:
+    """Return a method's scores; raise StudyError when a plugin's are not one finite number per query and text."""
+    found, wanted = np.asarray(scores, np.float64), (len(scene.queries), len(scene.texts))
+    if found.shape != wanted or not np.isfinite(found).all():
+        raise StudyError(f"attribution method {name!r}: expected finite scores of shape {wanted} (queries, texts), found {found.shape}")
+    return found
 
 
 def _unopened(folder: Path) -> Tracked:
@@ -192,5 +206,5 @@ def baseline_passes(names: Sequence[str], checkpoints: int = 1) -> float:
     """Return how many gradient passes over the training texts the named baselines take."""
     check_baselines(names)
     shared = {"gradient_dot", "gradient_cosine"}
-    each = [BASELINES[n].passes * (checkpoints if "checkpoints" in BASELINES[n].needs else 1) for n in names if n not in shared]
+    each = [method(n).passes * (checkpoints if "checkpoints" in method(n).needs else 1) for n in names if n not in shared]
     return sum(each) + bool(shared & set(names))

@@ -41,6 +41,7 @@ from leaven.attribution.store import Identity, Store, text_keys
 from leaven.attribution.strips import strips_page, write_strips
 from leaven.attribution.texts import Text, fit_to, load_texts
 from leaven.core.hashing import digest, tree_digest
+from leaven.core.registry import load_plugins
 from leaven.core.step import StepContext, step
 from leaven.core.tables import INFLUENCE, TIMINGS, write_table
 from leaven.errors import DataError
@@ -57,7 +58,7 @@ def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ct
 
     Args:
         spec: modules, fisher, damping ({rule, value}), reduce (sum | mean), queries (aggregate | single), level,
-            decompositions (position, loss, leave_out), keep (0 = every pair), baselines (names of methods.BASELINES), seed;
+            decompositions (position, loss, leave_out), keep (0 = every pair), baselines (names of methods.BASELINES, or a plugin's), seed;
             optionally refine (settings of Refinement), baseline_settings and dtype (fp32 | bf16).
         inputs: `model`; `tokens:NAME` training texts and `queries:NAME` target texts (tokenise artifacts); optionally
             `checkpoint:STEP` folders and `moments` for baselines along training (trajectory.py).
@@ -87,6 +88,7 @@ def attribute_into(
         RefusedError: the gradients do not fit the budget or the disk; and what `attribute` raises.
     """
     began, cpu = time.time(), time.process_time()
+    load_plugins(inputs)
     check_baselines(spec["baselines"], inputs, Settings.of(spec.get("baseline_settings")))
     backend: Any = open_backend(inputs["model"], ctx.runtime)
     tracked = Tracked(backend.model, spec["modules"], dtype=spec.get("dtype", "fp32"))

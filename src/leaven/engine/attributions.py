@@ -102,7 +102,7 @@ class Attributions:
 
     def _attribute(self, name: str, asked: Attribute, trained: Trained, targets: Mapping[str, str]) -> str:
         inputs: dict[str, str | FileInput] = {"model": trained.model, **{f"tokens:{k}": v for k, v in trained.tokens.items()}}
-        inputs |= _queries(targets)
+        inputs |= {**_queries(targets), **self.origins.plugins}
         spec = {
             "modules": asked.modules,
             "fisher": asked.fisher,

@@ -1,11 +1,12 @@
-"""A loaded study -> refusal of every name that no registry knows (formats, families, schedules, perturbations, benchmarks, probes) and
-of labels and interventions that do not fit.
+"""A loaded study -> refusal of every name that no registry knows (formats, families, schedules, perturbations, benchmarks, probes,
+attribution methods) and of labels and interventions that do not fit.
 
 Not covered: types, ranges and names within the file (spec/check.py).
 """
 
 from __future__ import annotations
 
+from leaven.attribution.known import check_known
 from leaven.data.formats import FORMATS
 from leaven.data.labels.settings import check_label
 from leaven.data.perturb import check_operations
@@ -72,5 +73,12 @@ def check_names(loaded: LoadedStudy) -> None:
             must(f"probe.{name}.format", probe.format, FORMATS.names(), "format")
         find_kind(probe.kind, loaded.where(f"probe.{name}.kind"))
         check_probe(probe.kind, probe.options, loaded.where(f"probe.{name}"))
+    for name, asked in loaded.study.attribute.items():
+        check_known(asked.baselines, loaded.where(f"attribute.{name}.baselines"))
+        for query, target in asked.queries.items():
+            if target.format != "trained":
+                must(f"attribute.{name}.queries.{query}.format", target.format, FORMATS.names(), "format")
+            for family in target.world.families if target.world else ():
+                must(f"attribute.{name}.queries.{query}.world.families", family, list(FAMILIES), "task family")
     if problems:
         raise StudyError("\n".join(dict.fromkeys(problems)))
