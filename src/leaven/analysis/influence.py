@@ -73,8 +73,8 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
-TEXT_CELLS = 2
-"""Cells (conditions or levels) whose texts are shown token by token; the numbers of all are kept."""
+TEXT_CELLS = 1
+"""Cells (conditions or levels) whose texts are shown token by token; the numbers of all are kept, their texts in strips.html."""
 
 
 def influence_records(

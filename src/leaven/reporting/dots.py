@@ -64,25 +64,20 @@ def _panel(canvas: Canvas, panel: Dots, top: float, labels: float, words: float)
         canvas.line(at(0), first, at(0), bottom, cls="zero", width=1.25)
     for t in marks:
         canvas.text(at(t), bottom + 14, tick_text(100 * t if panel.percent else t), cls="mute", anchor="middle")
-    for i, row in enumerate(panel.rows):
-        _row(canvas, row, first + step * i, step, (left, at, low, high))
+    places = [(row, first + step * i, first + step * i + (step - 9 if narrow else step / 2)) for i, row in enumerate(panel.rows)]
+    for row, start, y in places:
+        room = canvas.width - text_width(row.words, 12) - 10 if narrow else left - 12
+        canvas.text(0, start + 13 if narrow else y + 4.5, shorten(row.label, room), full=row.label)
+    for row, start, y in places:
+        canvas.text(canvas.width, start + 13 if narrow else y + 4.5, row.words, cls="num mute", anchor="end")
+    canvas.lines([(at(r.base), y - 7, at(r.base), y + 7) for r, _, y in places if r.base is not None], cls="zero", width=2.5)
+    for style in dict.fromkeys(r.style for r in panel.rows):
+        colour, shape = mark(style)
+        own = [(r, y) for r, _, y in places if r.style == style]
+        spans = [(at(max(r.low, low)), y, at(min(r.high, high)), y) for r, y in own if r.low is not None and r.high is not None]
+        canvas.lines(spans, cls=colour, width=2)
+        canvas.markers(shape, [(at(r.estimate), y) for r, y in own], cls=colour, size=4)
     return bottom + 16
-
-
-def _row(canvas: Canvas, row: Dot, top: float, step: float, axis: tuple) -> None:
-    left, at, low, high = axis
-    narrow = left < 50
-    colour, shape = mark(row.style)
-    y = top + (step - 9 if narrow else step / 2)
-    line = top + 13 if narrow else y + 4.5
-    room = canvas.width - text_width(row.words, 12) - 10 if narrow else left - 12
-    canvas.text(0, line, shorten(row.label, room), full=row.label)
-    canvas.text(canvas.width, line, row.words, cls="num mute", anchor="end")
-    if row.base is not None:
-        canvas.line(at(row.base), y - 7, at(row.base), y + 7, cls="zero", width=2.5)
-    if row.low is not None and row.high is not None:
-        canvas.line(at(max(row.low, low)), y, at(min(row.high, high)), y, cls=colour, width=2)
-    canvas.marker(shape, at(row.estimate), y, cls=colour, size=4)
 
 
 def _span(panel: Dots) -> tuple[float, float]:

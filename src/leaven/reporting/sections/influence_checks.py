@@ -10,6 +10,9 @@ from leaven.reporting.sections.influence_words import cell_words, cells, method_
 from leaven.reporting.sections.section import Cell, Column, Section, Table, measured_cell, measured_record
 from leaven.reporting.wording import interval, plural
 
+MOST_METHODS = 6
+"""Methods in the table of agreement: the one that leads and the first others; the file beside the page has all."""
+
 
 def check_section(inputs: InfluenceInputs) -> Section | None:
     """Return the length confound and the agreement of methods; None without complete scores."""
@@ -72,15 +75,22 @@ def _agreement_tables(inputs: InfluenceInputs, lead: Attributed) -> list[Table]:
         own = {frozenset((r.a, r.b)): r for r in rows if r.target == target}
         names = list(dict.fromkeys(n for r in rows if r.target == target for n in (r.a, r.b) if n != "another seed"))
         first = next(r for r in rows if r.target == target)
-        lines = [(Cell(text=method_words(a)), *(_agreement_cell(own, a, b) for b in names)) for a in names]
+        shown = sorted(names, key=lambda n: n != lead.main)[:MOST_METHODS]
+        lines = [
+            (Cell(text=method_words(a)), *(_agreement_cell(own, a, b) if k >= i else Cell(text="") for k, b in enumerate(shown)))
+            for i, a in enumerate(shown)
+        ]
+        caption = f"Agreement of methods on {target}: rank correlation over {plural(first.spearman.n, 'text')} with its 95 % interval over "
+        caption += (
+            f"seeds, and the overlap of their top {first.k:,} (by chance {share_words(first.chance)}). On the diagonal: two seeds of "
+        )
+        caption += "one method"
+        caption += f". The other {len(names) - MOST_METHODS} methods stand in the file" if len(names) > MOST_METHODS else ""
         tables.append(
             Table(
                 id=f"influence-agreement-{number}",
-                caption=f"Agreement of methods on {target}: rank correlation over {plural(first.spearman.n, 'text')} with its 95 % "
-                f"interval over "
-                f"seeds, and the overlap of their top {first.k:,} (by chance {share_words(first.chance)}). On the diagonal: two "
-                f"seeds of one method",
-                columns=(Column(name="Method"), *(Column(name=method_words(n), numeric=True) for n in names)),
+                caption=caption,
+                columns=(Column(name="Method"), *(Column(name=method_words(n), numeric=True) for n in shown)),
                 rows=tuple(lines),
                 records=tuple(_record(r) for r in inputs.agreement if r.target == target),
                 summary="Tables: agreement of methods and of seeds",

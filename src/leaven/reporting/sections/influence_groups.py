@@ -95,7 +95,7 @@ def _matrix(inputs: InfluenceInputs, cell: Attributed, number: int) -> Table:
     targets = targets_of(rows)
     own = {(r.group, r.length, r.target): r for r in rows}
     lines = []
-    for form, words in FORMS.items():
+    for form, words in FORMS.items() if not number else [("raw", FORMS["raw"])]:
         for group in dict.fromkeys(r.group for r in rows):
             found = [own.get((group, form, t)) for t in targets]
             what = f"influence of {group} texts, {words}, {cell_words(cell, inputs)}, target "

@@ -19,6 +19,8 @@ from leaven.reporting.sections.section import Cell, Column, Section, Table, meas
 from leaven.reporting.wording import plural
 
 HEADS = {"kind": "kind of segment", "behaviour": "behaviour", "token_class": "token class"}
+MOST_RANKS = 8
+"""Ranks of tokens on the page; the file beside it has all."""
 SPLITS = {"position": "", "loss": "by loss", "leave_out": "segment left out"}
 
 
@@ -33,7 +35,7 @@ def part_section(inputs: InfluenceInputs) -> Section | None:
     for by in HEADS:
         own = [r for r in of_cell(rows, lead) if r.by == by]
         if own:
-            figures += [figure] if (figure := _figure(by, own)) else []
+            figures += [figure] if by != "kind" and (figure := _figure(by, own)) else []
             tables += [
                 _table(by, inputs, cell, number) for number, cell in enumerate(whole) if any(r.by == by for r in of_cell(rows, cell))
             ]
@@ -90,7 +92,7 @@ def _figure(by: str, rows: Sequence[GroupMean]) -> Figure | None:
 def _table(by: str, inputs: InfluenceInputs, cell: Attributed, number: int) -> Table:
     rows = [r for r in of_cell(inputs.means, cell) if r.by == by]
     targets = targets_of(rows)
-    forms = ("raw",) if by == "token_class" else ("raw", "per_token")
+    forms = (_form(by),) if number or by == "token_class" else ("raw", "per_token")
     own = {(r.group, r.decomposition, r.target, r.length): r for r in rows}
     heads = list(dict.fromkeys((r.group, r.decomposition) for r in rows))
     columns = [(t, f) for t in targets for f in forms]
@@ -109,7 +111,7 @@ def _table(by: str, inputs: InfluenceInputs, cell: Attributed, number: int) -> T
         rows=tuple(lines),
         records=tuple(group_record(r) for r in rows),
         summary=f"Tables: influence by {HEADS[by]}" + (" in other conditions" if number else f" ({plural(len(lines), 'group')})"),
-        open=False,
+        open=by == "kind" and not number and len(lines) <= 6,
     )
 
 
@@ -118,7 +120,7 @@ def _token_table(inputs: InfluenceInputs, rows: Sequence[ListedToken]) -> Table:
     targets = targets_of(rows)
     sides = [(t, side) for t in targets for side in ("top", "bottom")]
     lists = {key: [r for r in rows if (r.target, r.side) == key] for key in sides}
-    depth = max(len(v) for v in lists.values())
+    depth = min(max(len(v) for v in lists.values()), MOST_RANKS)
     lines = []
     for i in range(depth):
         cells = []

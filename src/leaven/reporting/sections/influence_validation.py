@@ -9,6 +9,7 @@ Not covered: retraining itself (attribution/validate.py).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from leaven.reporting.dots import Dots, draw_dots
 from leaven.reporting.marks import Figure
@@ -168,30 +169,35 @@ def _ident(kind: str, statistic: str) -> str:
 
 
 def _table(inputs: InfluenceInputs, kind: str, statistic: str) -> Table:
+    """Return one measure of all methods; only the leading one has a column for each target, the file has all of them."""
     rows = [r for r in inputs.validation if (r.kind, r.statistic) == (kind, statistic)]
-    queries = list(dict.fromkeys(r.query for r in rows))[:7]
+    leads = (kind, statistic) == DRAWN[0] or kind == "auc"
+    queries = list(dict.fromkeys(r.query for r in rows))
+    queries = queries[:7] if leads else [q for q in queries if q == "all"] or queries[:1]
     several = len({(r.name, r.condition, r.level) for r in rows}) > 1
     unit = UNIT.get(kind, "subset")
-    own = {(*_head(r), r.query): r for r in rows}
+    heads = list(dict.fromkeys((r.name, r.condition, r.level, r.method) for r in rows))
     lines = []
-    for head in dict.fromkeys(map(_head, rows)):
-        found = [own.get((*head, q)) for q in queries]
-        first = next((r for r in found if r), None)
-        if first is None:
-            continue
-        averaged = f"scores averaged over {first.models_averaged} models" if first.models_averaged > 1 else ""
-        tags = tuple(t for t in (cell_words(first, inputs) if several else "", averaged) if t)
-        versus, m = first.minus_reference, (kind, statistic)
-        cells = [
-            measured_cell(r.value, shared=unit, what=f"{method_words(r.method)}, {_words(*m)}, {r.query}") if r else Cell() for r in found
-        ]
-        alone = Cell(text="reference" if first.reference == first.method else MISSING)
-        last = measured_cell(versus, signed=True, shared=unit) if versus else alone
-        lines.append((Cell(text=method_words(first.method), tags=tags), *cells, last))
+    for head in heads:
+        own = [r for r in rows if (r.name, r.condition, r.level, r.method) == head]
+        most = max(r.models_averaged for r in own)
+        found = [next((r for r in own if r.query == q and r.models_averaged == most), None) for q in queries]
+        first = next((r for r in found if r), own[0])
+        alone = next((r for r in own if r.models_averaged == 1 < most and r.query == queries[0]), None)
+        cells = [_value(r, unit, f"{method_words(r.method)}, {_words(kind, statistic)}, {r.query}") if r else Cell() for r in found]
+        if alone is not None:
+            cells[0] = replace(cells[0], tags=(*cells[0].tags, f"one model: {_plain(alone.value)}"))
+        versus = first.minus_reference
+        last = Cell(text="reference" if first.reference == first.method else MISSING)
+        if versus:
+            last = measured_cell(versus, signed=True, shared=unit)
+        lines.append((Cell(text=method_words(first.method), tags=(cell_words(first, inputs),) if several else ()), *cells, last))
     references = listed([method_words(r) for r in dict.fromkeys(r.reference for r in rows) if r])
     ceilings = sorted({r.ceiling for r in rows if r.ceiling is not None})
+    averaged = max(r.models_averaged for r in rows)
     caption = f"{_words(kind, statistic)}; 95 % intervals; {plural(rows[0].value.n, unit)}"
     caption += f", {plural(rows[0].n_seeds, 'seed')} each" if rows[0].n_seeds else ""
+    caption += f"; scores averaged over {averaged} models, below it those of one model" if averaged > 1 else ""
     caption += f"; ceiling {' to '.join(number(c) for c in dict.fromkeys((ceilings[0], ceilings[-1])))}" if ceilings else ""
     return Table(
         id=_ident(kind, statistic),
@@ -204,13 +210,12 @@ def _table(inputs: InfluenceInputs, kind: str, statistic: str) -> Table:
         rows=tuple(lines),
         records=tuple(_record(r) for r in rows),
         summary=f"Table: {_words(kind, statistic)} ({plural(len(lines), 'row')})",
-        open=((kind, statistic) == DRAWN[0] or kind == "auc") and len(lines) <= 12,
+        open=leads and len(lines) <= 16,
     )
 
 
-def _head(r: Validated) -> tuple[str, str, str, str, int]:
-    """Return what a row of a table is about; a query's own number stands beside the one of most models averaged."""
-    return r.name, r.condition, r.level, r.method, r.models_averaged
+def _value(r: Validated, unit: str, what: str) -> Cell:
+    return measured_cell(r.value, shared=unit, what=what)
 
 
 def _record(r: Validated) -> dict[str, object]:
