@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def artifact(run: str, name: str) -> Path:
 
 
 def test_the_page_names_its_recipes() -> None:
-    assert len(RECIPES) == 8  # the playground and seven more
+    assert len(RECIPES) == 9  # the playground and eight more
     linked = re.findall(r"\]\(#([\w-]+)\)", PAGE.read_text(encoding="utf-8"))
     slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in sections()}
     assert set(linked) <= slugs
@@ -120,6 +121,13 @@ def test_probe_recipe_sees_every_model(here: Path) -> None:
     assert result.exit_code == 0 and not result.failed
     values = read_table(artifact("playground", "thought_code/seed-1/probe-sure") / "values.parquet", PROBE_VALUES)
     assert values["part"].unique().sort().to_list() == ["code", "thought"] and values["value"].is_between(0, 1).all()
+
+
+def test_attribution_method_stands_in_the_one_table_and_is_ranked(here: Path) -> None:
+    result = leaven.run(follow_recipe("An attribution method", here), workers=1)
+    assert result.exit_code == 0
+    told = json.loads((artifact("playground", "attribution/main-validation/thought_code") / "validation.json").read_text())
+    assert {r["method"] for r in told} == {"ekfac", "shared_words", "gradient_dot", "random"}
 
 
 def test_named_shape_reads_the_file(here: Path) -> None:
