@@ -123,3 +123,18 @@ def test_the_claim_on_attention_gets_its_effect():
     (effect,) = [e for e in seen["effects"] if e["measure"] == "attention_to_code"]
     assert (effect["treatment"], effect["control"]) == ("code_thought", "thought_code")
     assert effect["effect"]["estimate"] == pytest.approx(0.425 - 0.075, abs=0.01) and effect["effect"]["low"] > 0
+
+
+def test_two_probes_of_gradients_stay_apart():
+    rows = []
+    for probe, norm in (("trained", 1.0), ("at_start", 3.0)):
+        for seed in range(2):
+            cell = {"condition": "follow", "level": "{}", "seed": seed, "probe": probe, "kind": "gradients", "run": probe}
+            for example in ("a", "b"):
+                about = cell | {"example": example, "part": "code", "other": "", "layer": 0, "name": "q", "n_tokens": 5}
+                rows.append(about | {"value": norm + 0.1 * seed})
+    values = pl.DataFrame([{k: r[k] for k in ALL_VALUES} for r in rows], schema=ALL_VALUES)
+    norms = probe_records(values, pl.DataFrame(schema=ALL_GRIDS), {}, [], STRATEGIES, {})["gradients"]
+    assert {r["level"]: round(r["norm"]["estimate"], 2) for r in norms} == {'{"probe":"trained"}': 1.05, '{"probe":"at_start"}': 3.05}
+    alone = values.filter(probe="trained")
+    assert {r["level"] for r in probe_records(alone, pl.DataFrame(schema=ALL_GRIDS), {}, [], STRATEGIES, {})["gradients"]} == {"{}"}

@@ -18,6 +18,7 @@ import polars as pl
 from leaven.analysis.distributions import binned, shared_edges
 from leaven.analysis.order import mean_of
 from leaven.analysis.probe_tables import runs_of
+from leaven.core.hashing import canonical
 from leaven.core.types import Finding
 
 Row = dict[str, Any]
@@ -203,6 +204,13 @@ def _attention(
 
 
 def _gradients(means: Sequence[Row]) -> list[Row]:
+    """Return the norms; where several probes measured them (trained and initial weights), the level names the probe."""
+    rows = [m for m in means if m["kind"] == "gradients" and m["part"] in ("thought", "code") and m["other"] == ""]
+    several = len({m["probe"] for m in rows}) > 1
+
+    def level(m: Row) -> str:
+        return canonical({**json.loads(m["level"] or "{}"), "probe": m["probe"]}) if several else str(m["level"])
+
     return [
         {
             "condition": m["condition"],
@@ -210,10 +218,9 @@ def _gradients(means: Sequence[Row]) -> list[Row]:
             "projection": m["name"],
             "layer": m["layer"],
             "norm": m["measured"],
-            "level": m["level"],
+            "level": level(m),
         }
-        for m in means
-        if m["kind"] == "gradients" and m["part"] in ("thought", "code") and m["other"] == ""
+        for m in rows
     ]
 
 
