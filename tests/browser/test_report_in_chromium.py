@@ -168,7 +168,7 @@ def test_the_keyboard_reaches_and_opens_every_details(browser, reports):
 
 def test_the_source_of_a_number_is_one_click_away(browser, reports):
     page = Opened(browser, reports["small"], 1280, "light").page
-    page.locator("#contrasts a.ref").first.click()
+    page.locator("#contrasts a[href^='#n']").first.click()
     assert page.evaluate("location.hash") == "#n1"
     assert page.locator("#n1").is_visible()
 
