@@ -366,8 +366,8 @@ def main() -> None:
         control.send({"failed": str(problem)})
         return
     leave_collector_out()
-    control.send({"ready": tier, "quick": cage.settled})
-    try:
+    try:  # the supervisor may be gone already
+        control.send({"ready": tier, "quick": cage.settled})
         zygote.serve()
     except (EOFError, BrokenPipeError, ConnectionError):
         pass
