@@ -60,7 +60,7 @@ CASES = {
     for c in (
         Case("mlp", "mlp", (*OURS, "kronfluence", "kronfluence_bf16"), texts=64),
         Case("linear", "linear", (*OURS, "kronfluence", "kronfluence_bf16", "bergson", "bergson_bf16"), texts=48),
-        Case("tokens", "linear", ("tokens",), texts=200, queries=32),
+        Case("tokens", "linear", ("tokens",), texts=100, queries=32),
     )
 }
 BARS = (
