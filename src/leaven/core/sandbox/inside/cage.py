@@ -51,6 +51,10 @@ _TICKS, _PAGE = (os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")) if LINUX 
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/bin", "/bin")
 
 
+_LIBRARIES = "/libraries"
+"""Where a child of tiers A and B finds the environment's packages that it may import."""
+
+
 class Cage:
     """One worker's isolation: `enter` once in the worker, `fork` and `lock` for every child.
 
@@ -90,10 +94,10 @@ class Cage:
 
         In tiers A and B it returns in a new process, first of its pid namespace.
         """
-        folders = sorted({os.path.dirname(path) for path in libraries})
         if self.tier in "AB":
             self._enter_namespaces()
-            self._build_root([*readable, *libraries])
+            self._build_root(readable, libraries)
+            folders = [_LIBRARIES]
         else:
             folders = self._prepare_scratch(libraries)
         if self.tier in "CD" and LINUX:
@@ -139,22 +143,26 @@ class Cage:
         self._here = kernel.prepare("setns", self._pidns, NEWPID)
         self._below = kernel.prepare("unshare", NEWPID)
 
-    def _build_root(self, readable: list[str]) -> None:
-        """Replace / by a tmpfs holding the interpreter and the system libraries, read-only, with no /proc, /etc or
-        home."""
+    def _build_root(self, readable: list[str], libraries: list[str]) -> None:
+        """Replace / by a tmpfs holding the interpreter and the system libraries, read-only, with no /proc, /etc or home.
+
+        `libraries` lie side by side in a folder of their own: an environment below /tmp would vanish behind the jobs' /tmp.
+        """
         mount = self.kernel.mount
         mount(b"none", b"/", None, _REC | _PRIVATE)
         root = next((d for d in ("/sys", "/mnt", "/media", "/srv") if os.path.isdir(d)), "/tmp")
         mount(b"tmpfs", root.encode(), b"tmpfs", NOSUID | NODEV, b"size=1m,mode=755")
-        for folder in (*_SYSTEM_FOLDERS, *readable):
-            if os.path.exists(folder) and not os.path.ismount(root + folder):
-                if os.path.isdir(folder):
-                    os.makedirs(root + folder, 0o755, exist_ok=True)
+        shown = {f"{_LIBRARIES}/{os.path.basename(path)}": path for path in reversed(libraries)}  # the first of a name wins
+        for place, path in (*((f, f) for f in (*_SYSTEM_FOLDERS, *readable)), *shown.items()):
+            target = root + place
+            if os.path.exists(path) and not os.path.ismount(target):
+                if os.path.isdir(path):
+                    os.makedirs(target, 0o755, exist_ok=True)
                 else:
-                    os.makedirs(os.path.dirname(root + folder), 0o755, exist_ok=True)
-                    os.close(os.open(root + folder, os.O_CREAT | os.O_WRONLY))
-                mount(folder.encode(), (root + folder).encode(), None, _BIND)
-                self._read_only((root + folder).encode())
+                    os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+                    os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+                mount(path.encode(), target.encode(), None, _BIND)
+                self._read_only(target.encode())
         for folder in ("dev", "proc", "etc", "tmp", "var/tmp"):
             os.makedirs(f"{root}/{folder}", 0o755, exist_ok=True)
         for device in ("null", "zero", "urandom"):
