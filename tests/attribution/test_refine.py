@@ -84,7 +84,7 @@ def test_krylov_converges_to_the_dense_solution(problem):
     wanted = torch.linalg.solve(matrix(tracked, ggn, damping).double(), exact.flatten(tracked, gradients).double().t()).t()
     one = {n: g[:1] for n, g in gradients.items()}  # a single query: preconditioned minimal residuals
     for vectors, rows in ((gradients, slice(None)), (one, slice(0, 1))):
-        found = refine.refine(tracked, texts, vectors, factors, damping, Refinement(passes=16))
+        found = refine.refine(tracked, texts, vectors, factors, damping, Refinement(passes=10))
         error = (exact.flatten(tracked, found.vectors).double() - wanted[rows]).norm(dim=1) / wanted[rows].norm(dim=1)
         assert float(error.max()) < 0.05
 
@@ -135,7 +135,7 @@ def test_a_stopped_refinement_goes_on_to_the_same_result(problem, tmp_path, how)
     tracked, texts, gradients, factors, damping, _ = problem
     whole = refine.refine(tracked, texts, gradients, factors, damping, how)
     resources = Resources(checkpoint_seconds=0.0)
-    limit, asked = 7 if how.solver == "krylov" else 48, []
+    limit, asked = 45 if how.solver == "krylov" else 48, []
 
     def stop():
         asked.append(1)

@@ -11,7 +11,7 @@ Shapes: Q queries, P tracked parameters (flat, layers in order).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,16 @@ def solve(
     *,
     residual: float = 1e-3,
     most_passes: int = 400,
+    near: Callable[[Tensor], Tensor] | None = None,
     batch_tokens: int = BATCH_TOKENS,
     resume: Path | None = None,
     ctx: StepContext | None = None,
 ) -> Reference:
     """Solve (G + D) x = g for query gradients [Q,o,i] per layer to a relative residual.
 
-    With `resume`, a file of the caller's naming keeps the state after every pass, and the same call goes on from it.
+    `near`, a symmetric linear function of [Q,P] near (G + D)^-1, takes EK-FAC's place as preconditioner: it decides how
+    many passes are needed, not what is returned. With `resume`, a file of the caller's naming keeps the state after
+    every pass, and the same call goes on from it.
 
     Raises:
         BackendError: the residual is not reached, or a product cannot be formed.
@@ -71,6 +74,8 @@ def solve(
         return total / len(texts) + added * x_QP
 
     def precondition(r_QP: Tensor) -> Tensor:
+        if near is not None:
+            return near(r_QP)
         return flatten(model, exact.precondition(unflatten(model, r_QP), damping))
 
     right = flatten(model, gradients).double()
