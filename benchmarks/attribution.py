@@ -58,8 +58,8 @@ OURS = ("leaven", "leaven_bf16")
 CASES = {
     c.name: c
     for c in (
-        Case("mlp", "mlp", (*OURS, "kronfluence", "kronfluence_bf16"), texts=64),
-        Case("linear", "linear", (*OURS, "kronfluence", "kronfluence_bf16", "bergson", "bergson_bf16"), texts=48),
+        Case("mlp", "mlp", (*OURS, "kronfluence", "kronfluence_bf16")),
+        Case("linear", "linear", (*OURS, "kronfluence", "kronfluence_bf16", "bergson", "bergson_bf16")),
         Case("tokens", "linear", ("tokens",), texts=100, queries=32),
     )
 }
