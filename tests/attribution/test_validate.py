@@ -266,3 +266,27 @@ def test_refuses_what_does_not_fit(folders, tmp_path):
     frame.with_columns(example=pl.lit("e00")).write_parquet(other)
     with pytest.raises(DataError, match="every other seed"):
         run(half | scores, tmp_path / "o6")
+
+
+def test_planted_sources_are_told_apart_without_any_retraining(tmp_path):
+    base = {"model": "m", "step": 0, "format": "f", "window": 0, "level": "instance", "decomposition": "", "segment": -1, "token": -1,
+            "n_learned_tokens": 1, "query": "q"}  # fmt: skip
+    means = {"good": (1.0, 1.0), "bad": (-1.0, 1.0), "noise": (-2.0, 3.0)}  # by "right", which knows, and "wrong", which errs on noise
+    rows = [
+        {**base, "method": method, "source": source, "example": str(n), "score": level[m] + 0.01 * n}
+        for m, method in enumerate(("right", "wrong"))
+        for source, level in means.items()
+        for n in range(5)
+    ]
+    write_table(tmp_path / "table" / "influence.parquet", rows, INFLUENCE)
+    (tmp_path / "out").mkdir()
+    planted = {"q": {"helpful": ["good"], "harmful": ["bad"], "noise": ["noise"]}}
+    validate({"planted": planted}, {"influence:0": tmp_path / "table"}, tmp_path / "out", QUIET)
+    told = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert {(r["method"], r["statistic"]): r["value"] for r in told} == {
+        ("right", "helpful above harmful"): 1.0, ("right", "helpful above noise"): 1.0,
+        ("wrong", "helpful above harmful"): 0.5, ("wrong", "helpful above noise"): 0.0,
+    }  # fmt: skip
+    planted["q"]["noise"] = ["nosie"]
+    with pytest.raises(DataError, match="found none of nosie"):
+        validate({"planted": planted}, {"influence:0": tmp_path / "table"}, tmp_path / "out", QUIET)

@@ -8,7 +8,8 @@ goes on after a stop. Not covered: studies (attribution inside a study file), mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,14 +120,21 @@ def attribute(
     page = folder / "strips.html"
     page.unlink(missing_ok=True)  # of an earlier call with another level
     place = None if store is None else Path(store)
-    try:
+    with _told_on_stop(place, log):
         report = attribute_into(spec, inputs, folder, context, store=place, budget_bytes=budget_bytes)
+    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"))
+
+
+@contextmanager
+def _told_on_stop(store: Path | None, log: Callable[[str], None] | None) -> Iterator[None]:
+    """Say on Ctrl-C what is kept."""
+    try:
+        yield
     except KeyboardInterrupt:
         if log is not None:
-            kept = f"gradients so far are in {place}" if place else "factors are kept once they are fitted"
+            kept = f"gradients so far are in {store}" if store else "factors are kept once they are fitted"
             log(f"stopped; {kept}, and the same command goes on")
         raise
-    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"))
 
 
 def _check(level: str, modules: str, dtype: str, top: int, refine: int, model: Path) -> None:

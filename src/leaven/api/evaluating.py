@@ -105,7 +105,6 @@ def evaluate(
         DataError: A broken benchmark file; predictions that name other items or leave some out.
     """
     from leaven.evals.harness import check_options, limits_of, open_benchmark, prompt_segments
-    from leaven.evals.passk import sweep
     from leaven.evals.run import items_of
 
     if (model is None) == (predictions is None):
@@ -125,22 +124,7 @@ def evaluate(
         prompt_segments(asked[0].example, format)  # an unknown format is said before a model is loaded
         temperatures = [temperature] if isinstance(temperature, int | float) else list(temperature)
         sets = _of_model(plan, Path(str(model)), temperatures, n, k, metrics, Path(out), ctx)
-    ks = tuple(k) if k else tuple(dict.fromkeys((1, max(s.n for s in sets))))
-    clusters = {i.id: i.cluster or i.id for i in asked}
-    first = opened.metrics[0]
-    table = sweep(sets, [i.id for i in asked], ks, clusters, first) if _is_binary(sets, first) else []
-    verdicts = [v for s in sets for v in s.verdicts]
-    reasons = Counter(v.detail for v in verdicts if v.status in ("not_measured", "harness_error"))
-    found = Evaluation(
-        benchmark,
-        len(asked),
-        [row for s in sets for row in _scores(s, asked, clusters)],
-        table,
-        [row for s in sets for row in _by_difficulty(s, asked, first)],
-        dict(Counter(v.status for v in verdicts if v.metric == first)),
-        dict(reasons.most_common(5)),
-        Path(out),
-    )
+    found = _scored(plan, benchmark, sets, k, Path(out))
     _write(found, sets)
     return found
 
@@ -173,6 +157,29 @@ class _Plan:
             limits=self.limits,
             options=self.options,
         )
+
+
+def _scored(plan: _Plan, benchmark: str, sets: Sequence[GenerationSet], k: Sequence[int] | None, out: Path) -> Evaluation:
+    """Return the scores of all generation sets."""
+    from leaven.evals.passk import sweep
+
+    items = plan.items
+    ks = tuple(k) if k else tuple(dict.fromkeys((1, max(s.n for s in sets))))
+    clusters = {i.id: i.cluster or i.id for i in items}
+    first = plan.benchmark.metrics[0]
+    table = sweep(sets, [i.id for i in items], ks, clusters, first) if _is_binary(sets, first) else []
+    verdicts = [v for s in sets for v in s.verdicts]
+    reasons = Counter(v.detail for v in verdicts if v.status in ("not_measured", "harness_error"))
+    return Evaluation(
+        benchmark,
+        len(items),
+        [row for s in sets for row in _scores(s, items, clusters)],
+        table,
+        [row for s in sets for row in _by_difficulty(s, items, first)],
+        dict(Counter(v.status for v in verdicts if v.metric == first)),
+        dict(reasons.most_common(5)),
+        out,
+    )
 
 
 def _of_predictions(plan: _Plan, path: Path, metrics: Sequence[str] | None, ctx: StepContext) -> GenerationSet:

@@ -3,7 +3,8 @@
 Random subsets give the linear datamodelling score, groups left out give predicted against realised change (rank,
 linear, sign), the top removed gives the drop of the target beside random removal (agreement.py has the definitions).
 Every method in the tables is ranked, baselines included. Several influence tables (models of several seeds) are
-also averaged, which gains more than any curvature. Not covered: planted examples (agreement.planted_auc takes labels).
+also averaged, which gains more than any curvature. Sources planted to help, to hurt or as noise give the area under the
+ROC curve. Not covered: whether what was planted does what it should (retraining without it says that).
 
 Shapes: K subsets or groups (copies after copy 0), S seeds, Q queries, M models scored, N examples.
 """
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from leaven.attribution.agreement import Validation, agreements, removal_drops
+from leaven.attribution.agreement import Validation, agreements, planted_auc, removal_drops
 from leaven.core.step import StepContext, step
 from leaven.core.tables import INFLUENCE, RETRAINED, SUBSETS, read_table
 from leaven.errors import DataError
@@ -53,7 +54,7 @@ def validate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
     Args:
         spec: `reference` (method that differences are taken from, default ekfac, else the first there is), `step`
             (measuring point to compare with; default the last one), `draws` (resamples, default 1000), `seed`, `planted`
-            (planted.py; then `retrained` may be absent).
+            (`planted_records`; then `retrained` may be absent).
         inputs: `retrained:*` folders of `retrain`, one per seed, of one or several kinds of subsets; `influence:*` tables
             or folders of `attribute` with every pair (keep 0), one per model that was trained on everything.
         out: receives validation.json.
@@ -70,8 +71,6 @@ def validate(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx
         ctx.progress(number, len(folders), f"resampling {len(truth.groups)} copies")
         records += validation_of(truth, tables, spec)
     if spec.get("planted"):
-        from leaven.attribution.planted import planted_records
-
         records += planted_records(tables, spec["planted"], spec)
     text = json.dumps([dataclasses.asdict(r) for r in records], indent=1, allow_nan=False)
     (out / "validation.json").write_text(text + "\n", encoding="utf-8")
@@ -210,3 +209,39 @@ def _top(truth: Truth, draws: int, seed: int) -> list[Validation]:
                 {method: drop}, base, statistic=name, step=truth.step, n_controls=len(random[count]), draws=draws, seed=seed
             )
     return result
+
+
+def planted_records(
+    tables: Sequence[Path], planted: Mapping[str, Mapping[str, Sequence[str]]], spec: Mapping[str, Any]
+) -> list[Validation]:
+    """Return the area under the ROC curve of helpful against harmful, and against noise, for every method.
+
+    Args:
+        tables: influence tables (or folders), one per model.
+        planted: query -> {"helpful": sources, "harmful": sources, "noise": sources}; the last two may be empty.
+        spec: as of `validate`.
+
+    Raises:
+        DataError: a source has no scored example.
+    """
+    queries = list(planted)
+    keys, scores = read_scores_of(tables, queries)
+    source = np.array([s for s, _ in keys])
+    missing = sorted({s for told in planted.values() for named in told.values() for s in named} - set(source))
+    if missing:
+        raise DataError(f"planted: expected scored examples of every source named, found none of {', '.join(missing)}")
+    wanted = str(spec.get("reference", REFERENCE))
+    reference = wanted if wanted in scores else next(iter(scores))
+    found: list[Validation] = []
+    for against in ("harmful", "noise"):
+        asked = [n for n, q in enumerate(queries) if planted[q].get(against)]
+        if not asked:
+            continue
+        labels = np.zeros((len(asked), len(keys)), int)
+        for row, n in zip(labels, asked, strict=True):
+            row[np.isin(source, planted[queries[n]]["helpful"])] = 1
+            row[np.isin(source, planted[queries[n]][against])] = -1
+        chosen = {method: dense[:, asked] for method, dense in scores.items()}
+        draws, seed = int(spec.get("draws", 1000)), int(spec.get("seed", 0))
+        found += planted_auc(labels, chosen, statistic=f"helpful above {against}", reference=reference, draws=min(draws, 300), seed=seed)
+    return found

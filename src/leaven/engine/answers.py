@@ -31,10 +31,34 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
         StudyError: When no run is left.
     """
     study = plan.loaded.study
-    runs = list(plan.runs)
-    usable = [(r, name) for r in runs for name in study.measure if r.verdicts[name] not in without]
+    usable = [(r, name) for r in plan.runs for name in study.measure if r.verdicts[name] not in without]
     if not usable:
         raise StudyError("no run of the study has verdicts; see `leaven status` for what failed")
+    spec, inputs = _analysis_spec(plan), _analysis_inputs(plan, usable, without)
+    if plan.attributions is not None and study.attribute:
+        told, more = plan.attributions.facts(without)
+        spec["attributions"] = {**told, "model": spec["model"]} if told else {}
+        inputs |= more
+    analysis = add("analysis", "leaven.analysis.run:analyse", spec, inputs, ("analysis",))
+    shown = _browsed(plan, without)
+    report_inputs = {"analysis": analysis, **{f"items:{n}": plan.items[n] for _, n in usable}}
+    for run, name in shown:
+        report_inputs[_input("samples", run, name)] = run.samples[name]
+        report_inputs[_input("verdicts", run, name)] = run.verdicts[name]
+    for condition in plan.sources:
+        report_inputs |= {f"source:{node}": node for node in plan.sources[condition].values() if node not in without}
+    add(
+        "report",
+        "leaven.reporting.render:report",
+        _report_spec(plan, usable, {(r.id, n) for r, n in shown}),
+        report_inputs,
+        ("report",),
+    )
+
+
+def _analysis_inputs(plan: Plan, usable: list[tuple[RunRef, str]], without: Collection[str]) -> dict[str, str | FileInput]:
+    """Return what the analysis reads of every run, as far as it worked."""
+    runs = plan.runs
     inputs: dict[str, str | FileInput] = {f"items:{name}": plan.items[name] for _, name in usable}
     for run, name in usable:
         inputs[_input("verdicts", run, name)] = run.verdicts[name]
@@ -53,8 +77,14 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
                 inputs[_input("curve", run, stage)] = run.models[stage]
             if run.orders[stage] not in without:
                 inputs[_input("order", run, stage)] = run.orders[stage]
+    return inputs
+
+
+def _analysis_spec(plan: Plan) -> dict[str, Any]:
+    """Return what the analysis is told of the study and its runs."""
+    study, runs = plan.loaded.study, plan.runs
     cells = [{"condition": r.condition, "level": r.level, "seed": r.seed} for r in runs]
-    spec = {
+    return {
         "study": study.study,
         "question": study.question,
         "contrasts": [_contrast(c) for c in study.contrasts],
@@ -103,25 +133,6 @@ def add_analysis_and_report(plan: Plan, add: Add, without: Collection[str] = ())
             {**cell, "input": _input("order", r, s)} for r, cell in zip(runs, cells, strict=True) for s in r.orders
         ],
     }
-    if plan.attributions is not None and study.attribute:
-        told, more = plan.attributions.facts(without)
-        spec["attributions"] = {**told, "model": spec["model"]} if told else {}
-        inputs |= more
-    analysis = add("analysis", "leaven.analysis.run:analyse", spec, inputs, ("analysis",))
-    shown = _browsed(plan, without)
-    report_inputs = {"analysis": analysis, **{f"items:{n}": plan.items[n] for _, n in usable}}
-    for run, name in shown:
-        report_inputs[_input("samples", run, name)] = run.samples[name]
-        report_inputs[_input("verdicts", run, name)] = run.verdicts[name]
-    for condition in plan.sources:
-        report_inputs |= {f"source:{node}": node for node in plan.sources[condition].values() if node not in without}
-    add(
-        "report",
-        "leaven.reporting.render:report",
-        _report_spec(plan, usable, {(r.id, n) for r, n in shown}),
-        report_inputs,
-        ("report",),
-    )
 
 
 CHANGED = {

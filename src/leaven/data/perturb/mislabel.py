@@ -51,7 +51,9 @@ class SwapPhrases:
             nonlocal edits
             edits += 1
             phrase, other = phrases[int(str(match.lastgroup)[1:])]
-            words = iter(re.fullmatch(_pattern(phrase).replace("(?:", "("), match[0]).groups())  # type: ignore[union-attr]
+            found = re.fullmatch(_pattern(phrase, r"(\S+)"), match[0])
+            assert found is not None
+            words = iter(found.groups())
             return re.sub(r"\{\}", lambda _: next(words), other)
 
         changed = {part: pattern.sub(swapped, getattr(example, part)) for part in options["parts"]}
@@ -60,9 +62,9 @@ class SwapPhrases:
         return Change(replace(example, **changed), edits, edits)
 
 
-def _pattern(phrase: str) -> str:
+def _pattern(phrase: str, word: str = r"\S+") -> str:
     """Return the regular expression of a phrase: {} is one word."""
-    inner = r"(?:\S+)".join(re.escape(part) for part in phrase.split("{}"))
+    inner = word.join(re.escape(part) for part in phrase.split("{}"))
     return rf"\b{inner}" if phrase[:1].isalnum() else inner
 
 

@@ -130,6 +130,11 @@ class Kernel:
         return self._ctypes.addressof(memory)
 
 
+def _only_with(call: int, first: int) -> list[tuple[int, int, int, int]]:
+    """Return the instructions that allow a call with this first argument alone."""
+    return [(0x15, 0, 4, call), (0x20, 0, 0, 16), (0x15, 1, 0, first), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
+
+
 def filter_program(
     machine: str,
     shared_pids: bool,
@@ -193,28 +198,8 @@ def filter_program(
             (0x06, 0, 0, _EPERM),
             (0x06, 0, 0, _ALLOW),
         ]
-    code += [
-        (0x15, 0, 4, number["socketpair"]),
-        (0x20, 0, 0, 16),
-        (0x15, 1, 0, 1),
-        (0x06, 0, 0, _EPERM),
-        (0x06, 0, 0, _ALLOW),
-    ]
+    code += _only_with(number["socketpair"], 1)
     if shared_pids:  # signals and limits only for itself
-        for name in ("kill", "tgkill"):
-            code += [
-                (0x15, 0, 4, number[name]),
-                (0x20, 0, 0, 16),
-                (0x15, 1, 0, OWN_PID),
-                (0x06, 0, 0, _EPERM),
-                (0x06, 0, 0, _ALLOW),
-            ]
-        code += [
-            (0x15, 0, 4, number["prlimit64"]),
-            (0x20, 0, 0, 16),
-            (0x15, 1, 0, 0),
-            (0x06, 0, 0, _EPERM),
-            (0x06, 0, 0, _ALLOW),
-        ]
+        code += _only_with(number["kill"], OWN_PID) + _only_with(number["tgkill"], OWN_PID) + _only_with(number["prlimit64"], 0)
     give(_ALLOW)
     return b"".join(struct.pack("=HBBI", *one) for one in code)
