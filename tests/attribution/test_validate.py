@@ -106,6 +106,28 @@ def test_intervals_are_resamples_of_subsets_and_queries():
         assert np.allclose(value, [low, high], atol=0.06)
 
 
+def test_scores_are_averaged_over_disjoint_groups_of_models():
+    kept, realised, _ = made()
+    draw = rng(4, "ensembles")
+    scores = {"ekfac": draw.normal(size=(5, 4, 20)), "other": draw.normal(size=(5, 4, 20))}
+    predicted = {m: predicted_values(s, kept) for m, s in scores.items()}
+    records = agreements("lds", "spearman", predicted, realised, list("abcd"), averaged=[2, 1, 5], draws=30)
+    groups = {1: [[0], [1], [2], [3], [4]], 2: [[0, 1], [2, 3]], 5: [[0, 1, 2, 3, 4]]}
+    for size, chosen in groups.items():
+        alone = {"ekfac": np.stack([scores["ekfac"][g].mean(0) for g in chosen])}
+        wanted = [
+            spearmanr(predicted_values(a[None], kept)[0, :, q], realised.mean(1)[:, q]).statistic for a in alone["ekfac"] for q in range(4)
+        ]
+        assert np.isclose(one(records, method="ekfac", query="all", models_averaged=size).value, np.mean(wanted))
+    assert len([r for r in records if r.query == "a"]) == 2  # of all five alone
+    labels = np.tile([1] * 10 + [-1] * 10, (4, 1))
+    of_auc = one(planted_auc(labels, scores, averaged=[2], draws=10), method="other", models_averaged=2).value
+    pairs = [one(planted_auc(labels, {"ekfac": scores["other"][g]}, draws=5), models_averaged=2).value for g in groups[2]]
+    assert np.isclose(of_auc, np.mean(pairs))
+    with pytest.raises(DataError, match="1 to 5 models, found 6"):
+        agreements("lds", "spearman", predicted, realised, list("abcd"), averaged=[6])
+
+
 def test_ceiling_is_what_the_noiseless_values_reach():
     draw = rng(1, "ceiling")
     clean = draw.normal(size=(4000, 1, 3))

@@ -11,7 +11,7 @@ Shapes: K subsets or groups, S seeds, Q queries, M models that were scored, N ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +28,10 @@ class Validation:
 
     `kind` lds (subsets), group (groups left out), auc (planted helpful against harmful examples) or top (drop of the
     target, in nats, when a method's top examples are removed); `statistic` what is averaged; `query` a name or "all"
-    (mean over queries); `models_averaged` 1 = each model scored alone, then averaged; else scores are averaged over so
-    many models first. `minus_reference` is the difference from `reference` (method of the same models_averaged, or
-    random removal). `ceiling` is the square root of the reliability of the realised values (Spearman-Brown over
-    seeds): what a perfect predictor would reach.
+    (mean over queries); `models_averaged` m: scores are averaged over m models first, and the statistic over the
+    disjoint groups of m models there are (1: each model alone). `minus_reference` is the difference from `reference`
+    (method of the same models_averaged, or random removal). `ceiling` is the square root of the reliability of the
+    realised values (Spearman-Brown over seeds): what a perfect predictor would reach.
     """
 
     kind: str
@@ -75,10 +75,11 @@ def agreements(
     *,
     step: int = -1,
     reference: str = "ekfac",
+    averaged: Sequence[int] = (),
     draws: int = 1000,
     seed: int = 0,
 ) -> list[Validation]:
-    """Return records of every method: mean over queries for one model and for the mean over models, and per query.
+    """Return records of every method: mean over queries for each number of models averaged, and per query for the largest.
 
     Args:
         kind: lds or group.
@@ -88,11 +89,13 @@ def agreements(
         queries: names of the queries.
         step: the measuring point (optimiser steps).
         reference: the method that differences are taken from.
+        averaged: over how many models scores are averaged; default: 1 and all M.
         draws: resamples.
         seed: of the resampling.
 
     Raises:
-        DataError: no such reference or statistic, or a correlation over fewer than 3 subsets.
+        DataError: no such reference or statistic, more models averaged than there are, or a correlation over fewer than
+            3 subsets.
     """
     if statistic not in STATISTICS or reference not in predicted:
         known = list(STATISTICS) if statistic not in STATISTICS else list(predicted)
@@ -105,9 +108,9 @@ def agreements(
     target = how.prepare(realised_KSQ.mean(1).T)  # [Q,K]
     ceiling = reliability_ceiling(realised_KSQ) if statistic == "spearman" else None
     names = list(predicted)
-    models = len(predicted[reference])
-    columns = {m: how.prepare(np.concatenate([p, p.mean(0, keepdims=True)]).transpose(0, 2, 1)) for m, p in predicted.items()}
-    found = {m: how.compare(how.resample(c, ones), how.resample(target, ones), ones) for m, c in columns.items()}  # [M+1,Q]
+    ensembles = Ensembles.of(len(predicted[reference]), averaged)
+    columns = {m: how.prepare(ensembles.means(p).transpose(0, 2, 1)) for m, p in predicted.items()}
+    found = {m: how.compare(how.resample(c, ones), how.resample(target, ones), ones) for m, c in columns.items()}  # [E,Q]
     resampled: dict[str, list[np.ndarray]] = {m: [] for m in names}
     means: dict[str, list[np.ndarray]] = {m: [] for m in names}
     draw = rng(seed, "validation-bootstrap")
@@ -117,23 +120,23 @@ def agreements(
         realised = how.resample(target, counts)
         for method in names:
             each = how.compare(how.resample(columns[method], counts), realised, counts)
-            resampled[method].append(each[-1])
-            means[method].append(_one_and_mean(each[:, chosen]))
+            resampled[method].append(ensembles.largest(each))
+            means[method].append(ensembles.by_size(each[:, chosen]))
     result = []
     for method in names:
-        point, spread = _one_and_mean(found[method]), np.array(means[method])
-        base, base_spread = _one_and_mean(found[reference]), np.array(means[reference])
+        point, spread = ensembles.by_size(found[method]), np.array(means[method])
+        base, base_spread = ensembles.by_size(found[reference]), np.array(means[reference])
         shared = {"kind": kind, "statistic": statistic, "method": method, "step": step, "n_subsets": n_subsets, "n_seeds": n_seeds}
-        for at, averaged in enumerate([1] if models == 1 else [1, models]):
+        for at, size in enumerate(ensembles.sizes):
             difference = point[at] - base[at], *_interval(spread[:, at] - base_spread[:, at])
             result.append(
-                _record(shared, "all", averaged, point[at], _interval(spread[:, at]), reference, difference, ceiling)
+                _record(shared, "all", size, point[at], _interval(spread[:, at]), reference, difference, ceiling)
             )
         for q, name in enumerate(queries):
             of_query, of_base = np.array(resampled[method])[:, q], np.array(resampled[reference])[:, q]
-            difference = found[method][-1, q] - found[reference][-1, q], *_interval(of_query - of_base)
-            value = found[method][-1, q]
-            result.append(_record(shared, name, models, value, _interval(of_query), reference, difference, None))
+            value = ensembles.largest(found[method])[q]
+            difference = value - ensembles.largest(found[reference])[q], *_interval(of_query - of_base)
+            result.append(_record(shared, name, ensembles.sizes[-1], value, _interval(of_query), reference, difference, None))
     return result
 
 
@@ -147,9 +150,36 @@ def _record(
     )  # fmt: skip
 
 
-def _one_and_mean(each_MQ: np.ndarray) -> np.ndarray:
-    """Return the mean over queries of single models (averaged) and of the last row, the averaged scores."""
-    return np.array([each_MQ[:-1].mean(), each_MQ[-1].mean()])
+@dataclass(frozen=True, slots=True)
+class Ensembles:
+    """Which of M models are averaged: for every size, ascending, the disjoint groups of so many models, in order."""
+
+    models: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, models: int, sizes: Sequence[int] = ()) -> Ensembles:
+        """Return ensembles of these sizes, by default of 1 and of all; raise DataError for a size out of range."""
+        chosen = tuple(sorted(set(sizes or (1, models))))
+        if chosen[0] < 1 or chosen[-1] > models:
+            raise DataError(f"validation: expected scores averaged over 1 to {models} models, found {', '.join(map(str, chosen))}")
+        return cls(models, chosen)
+
+    def means(self, x_M: np.ndarray) -> np.ndarray:
+        """Return the means [E,..] of values [M,..]: all groups of the first size, then of the next."""
+        return np.concatenate([x_M[: self._count(s) * s].reshape(-1, s, *x_M.shape[1:]).mean(1) for s in self.sizes])
+
+    def by_size(self, each_E: np.ndarray) -> np.ndarray:
+        """Return for every size the mean of what its groups [E,..] reached."""
+        ends = np.cumsum([self._count(s) for s in self.sizes])
+        return np.array([part.mean() for part in np.split(each_E, ends[:-1])])
+
+    def largest(self, each_E: np.ndarray) -> np.ndarray:
+        """Return the mean over the groups of the largest size, [..]."""
+        return each_E[-self._count(self.sizes[-1]) :].mean(0)
+
+    def _count(self, size: int) -> int:
+        return self.models // size
 
 
 def _interval(samples: np.ndarray) -> tuple[float, float]:
@@ -217,7 +247,7 @@ STATISTICS = {"spearman": spearman, "pearson": pearson, "sign": equal_signs}
 
 def planted_auc(
     labels_QN: np.ndarray, scores: Mapping[str, np.ndarray], *, statistic: str = "auc", step: int = -1, reference: str = "ekfac",
-    draws: int = 1000, seed: int = 0,
+    averaged: Sequence[int] = (), draws: int = 1000, seed: int = 0,
 ) -> list[Validation]:  # fmt: skip
     """Return per method the chance that a helpful example scores above a harmful one, mean over queries.
 
@@ -227,21 +257,22 @@ def planted_auc(
         statistic: its name in the records.
         step: the measuring point.
         reference: the method that differences are taken from.
+        averaged: over how many models scores are averaged; default: 1 and all M.
         draws: resamples of helpful and harmful examples (the same for all queries) and of queries.
         seed: of the resampling.
 
     Raises:
-        DataError: a query has no helpful or no harmful example.
+        DataError: a query has no helpful or no harmful example, or more models are averaged than there are.
     """
     bad = [q for q, row in enumerate(labels_QN) if not ((row > 0).any() and (row < 0).any())]
     if bad:
         raise DataError(f"planted_auc: expected helpful and harmful examples for every query, found none of one kind for query {bad[0]}")
     n_queries, n = labels_QN.shape
-    models = len(scores[reference])
-    sets = {m: np.concatenate([s, s.mean(0, keepdims=True)]) for m, s in scores.items()}
+    ensembles = Ensembles.of(len(scores[reference]), averaged)
+    sets = {m: ensembles.means(s) for m, s in scores.items()}
 
     def each(method: str, counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        return _one_and_mean(np.array([[_auc(x[q], labels_QN[q], counts) for q in chosen] for x in sets[method]]))
+        return ensembles.by_size(np.array([[_auc(x[q], labels_QN[q], counts) for q in chosen] for x in sets[method]]))
 
     point = {m: each(m, np.ones(n), np.arange(n_queries)) for m in scores}
     spread: dict[str, list[np.ndarray]] = {m: [] for m in scores}
@@ -257,9 +288,9 @@ def planted_auc(
     for method in scores:
         shared = {"kind": "auc", "statistic": statistic, "method": method, "step": step, "n_subsets": n, "n_seeds": 0}
         samples, base = np.array(spread[method]), np.array(spread[reference])
-        for at, averaged in enumerate([1] if models == 1 else [1, models]):
+        for at, size in enumerate(ensembles.sizes):
             minus = point[method][at] - point[reference][at], *_interval(samples[:, at] - base[:, at])
-            result.append(_record(shared, "all", averaged, point[method][at], _interval(samples[:, at]), reference, minus, None))
+            result.append(_record(shared, "all", size, point[method][at], _interval(samples[:, at]), reference, minus, None))
     return result
 
 
