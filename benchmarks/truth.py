@@ -24,8 +24,9 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,40 +79,40 @@ REFINED = {
 }
 REFINED_DAMPING = 1.0
 EXACT = {"exact_ggn": 1.0, "exact_ggn_0.1": 0.1}
-"""Dense matrices, of converged models alone: they take half of the time."""
+"""Dense matrices, of converged models alone."""
 TOP = ("ekfac", "refined", "gradient_dot", "tracin_adam", "bm25", "loss")
 """Methods whose top is removed and trained again without."""
 NOT_SCORING = {"agreement", "copies", "retrain", "subsets", "validate"}
 """Modules of attribution without a part in scores."""
-IN_NATS = ("refined", "refined_stochastic", "ekfac")
+IN_NATS = ("ekfac", *REFINED)
 """Methods whose scores are changes of the target in nats."""
 
 
-def other_scores(
-    tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], path: Sequence[Checkpoint], with_exact: bool
-) -> dict[str, np.ndarray]:
-    """Return the scores of EK-FAC, the dense matrices and the baselines, [Q,N] each."""
+def plain_scores(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], path: Sequence[Checkpoint]) -> dict[str, np.ndarray]:
+    """Return the scores of EK-FAC and the baselines, [Q,N] each."""
     gradients = query_gradients(tracked, queries)
     factors = fit_factors(tracked, texts)
     found = {}
     for name, value in DAMPING.items():
         found[name] = scores_of(tracked, texts, queries, factors.precondition(gradients, factors.damping(Damping("relative", value))))
-    if with_exact:
-        matrix, of_texts = exact.curvature(tracked, texts), exact.gradients(tracked, texts)
-        for name, value in EXACT.items():
-            damping = exact.mean_diagonal_damping(tracked, matrix, value)
-            found[name] = exact.exact_scores(tracked, matrix, damping, exact.flatten(tracked, gradients), of_texts).numpy()
     settings = Settings(betas=(0.9, 0.95), less_dims=1024, projected_dims=1024)
     scene = Scene(tracked, texts, queries, gradients=lambda: gradients, checkpoints=lambda: path, settings=settings)
     return found | baseline_scores(list(BASELINES), scene)
 
 
-def refined_scores(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query]) -> dict[str, np.ndarray]:
-    """Return the scores of both forms of refinement, [Q,N] each."""
+def dense_scores(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query]) -> dict[str, np.ndarray]:
+    """Return the scores of the whole damped matrices, [Q,N] each."""
+    matrix, of_texts = exact.curvature(tracked, texts), exact.gradients(tracked, texts)
+    asked = exact.flatten(tracked, query_gradients(tracked, queries))
+    damped = {name: exact.mean_diagonal_damping(tracked, matrix, value) for name, value in EXACT.items()}
+    return {name: exact.exact_scores(tracked, matrix, added, asked, of_texts).numpy() for name, added in damped.items()}
+
+
+def refined_scores(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], how: Refinement) -> np.ndarray:
+    """Return the scores of a form of refinement, [Q,N]."""
     gradients, factors = query_gradients(tracked, queries), fit_factors(tracked, texts)
     damping = factors.damping(Damping("relative", REFINED_DAMPING))
-    solved = {name: refine(tracked, texts, gradients, factors, damping, how).vectors for name, how in REFINED.items()}
-    return {name: scores_of(tracked, texts, queries, vectors) for name, vectors in solved.items()}
+    return scores_of(tracked, texts, queries, refine(tracked, texts, gradients, factors, damping, how).vectors)
 
 
 def scores_of(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], solved: Mapping[str, torch.Tensor]) -> np.ndarray:
@@ -120,9 +121,13 @@ def scores_of(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query],
     return text_scores(tracked, texts, targets)
 
 
-def source_digest(names: Iterable[str]) -> str:
-    """Return a short digest of modules' sources, so that scores of other code are not taken for this code's."""
-    return digest([Path(str(sys.modules[n].__file__)).read_text(encoding="utf-8") for n in sorted(names)])
+@cache
+def source_digests() -> dict[str, str]:
+    """Return short digests of the code of scores, with the solver of refinement and without it, so that scores of other
+    code are not taken for this code's."""
+    every = {n for n in sys.modules if n.startswith("leaven.attribution.") and n.rpartition(".")[2] not in NOT_SCORING}
+    sources = {n: Path(str(sys.modules[n].__file__)).read_text(encoding="utf-8") for n in sorted(every)}
+    return {"refined": digest(sources), "plain": digest({n: t for n, t in sources.items() if not n.endswith(".refine")})}
 
 
 def digest(told: object) -> str:
@@ -219,12 +224,11 @@ class Bench:
         ids = [t.ids.tolist() for t in (*self.texts, *(t for q in self.queries for t in q.texts))]
         told = [corpus.name, corpus.seed, repr(CONFIG), TRAIN, STEPS, BATCH, POINTS, setting.subsets, ids]
         self.truths = kept / f"{corpus.name}-{digest(told)}"
-        sources = {n for n in sys.modules if n.startswith("leaven.attribution.") and n.rpartition(".")[2] not in NOT_SCORING}
-        self.digests = {"refined": source_digest(sources), "others": source_digest(sources - {"leaven.attribution.refine"})}
-        of_others = [MODULES, DAMPING, EXACT, self.digests["others"]]
-        of_refined = [MODULES, repr(REFINED), REFINED_DAMPING, self.digests["refined"]]
-        named = {"others": of_others, "refined": of_refined, "top": [of_others, of_refined, TOP, repr(setting)]}
-        self.scored = {name: self.truths / f"{name}-{digest(told)}" for name, told in named.items()}
+        code = source_digests()
+        told_of = {"plain": [MODULES, DAMPING, code["plain"]], "exact": [MODULES, EXACT, code["plain"]]}
+        told_of |= {name: [MODULES, repr(how), REFINED_DAMPING, code["refined"]] for name, how in REFINED.items()}
+        told_of["top"] = [told_of["plain"], told_of["refined"], TOP, repr(setting)]
+        self.scored = {name: self.truths / f"{name}-{digest(told)}" for name, told in told_of.items()}
         self.cpu_s: dict[Path, float] = {}
         self.effects: dict[str, dict[str, float]] = {}
         self.keys = sorted(("made", t.example) for t in self.texts)
@@ -266,17 +270,16 @@ class Bench:
     def scores(self, seed: int, point: str) -> dict[str, np.ndarray]:
         """Return the scores of every method on one model, [Q,N]."""
         models, done = self.models(seed), self.points[point]
-        tracked, with_exact = open_tracked(models[done]["weights"]), point == "converged" and not self.corpus.planted
-
-        def others() -> Mapping[str, np.ndarray]:
-            return other_scores(tracked, self.texts, self.queries, path_of(models, done), with_exact)
-
-        def refined() -> Mapping[str, np.ndarray]:
-            return refined_scores(tracked, self.texts, self.queries)
-
-        made = {"others": others, "refined": refined}
-        found = [self.piece(self.scored[n] / f"scores-{n}-{point}-{seed}.npz", make) for n, make in made.items()]
-        return found[0] | found[1]
+        asked = open_tracked(models[done]["weights"]), self.texts, self.queries
+        makers: dict[str, Callable[[], Mapping[str, np.ndarray]]] = {"plain": lambda: plain_scores(*asked, path_of(models, done))}
+        for name, how in REFINED.items():
+            makers[name] = lambda name=name, how=how: {name: refined_scores(*asked, how)}  # type: ignore[misc]
+        if EXACT and point == "converged" and not self.corpus.planted:
+            makers["exact"] = lambda: dense_scores(*asked)
+        found: dict[str, np.ndarray] = {}
+        for name, make in makers.items():
+            found |= self.piece(self.scored[name] / f"{name}-{point}-{seed}.npz", make)
+        return found
 
     def all_scores(self, point: str) -> dict[str, np.ndarray]:
         """Return the scores of every method, [M,Q,N]."""
@@ -432,7 +435,7 @@ def keep_result(setting: Setting, name: str, bench: Bench, records: Sequence[Val
     corpora = before.get("corpora", {}) if all(before.get(k) == v for k, v in settings.items()) else {}
     rows = [{k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(r).items()} for r in records if r.query == "all"]
     effects = {m: {k: round(v, 3) for k, v in told.items()} for m, told in bench.effects.items()}
-    corpora[name] = {"cpu_s": round(sum(bench.cpu_s.values()), 1), "points": bench.points, "code": bench.digests, "records": rows}
+    corpora[name] = {"cpu_s": round(sum(bench.cpu_s.values()), 1), "points": bench.points, "code": source_digests(), "records": rows}
     corpora[name] |= {"group_effects": effects} if effects else {}
     wanted = dict(BARS)
     bars = [
