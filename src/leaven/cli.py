@@ -298,6 +298,15 @@ def attribute(
     modules: Annotated[str, typer.Option(help="mlp or linear.")] = "mlp",
     top: Annotated[int, typer.Option(help="Keep only the strongest rows per query; 0 keeps all.")] = 0,
     single: Annotated[bool, typer.Option("--single", help="Score every query apart instead of their mean.")] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL[=COLUMN]",
+            help="Average influence by this column of the rows too: domain, family, language, difficulty or group. Columns so called "
+            "count by themselves; family=subject reads another.",
+            show_default=False,
+        ),
+    ] = None,
     refine: Annotated[int, typer.Option(help="Passes of the matrix-free refinement after EK-FAC.")] = 0,
     dtype: Annotated[str, typer.Option(help="Matrix products in fp32 or bf16.")] = "fp32",
     store: Annotated[
@@ -314,6 +323,8 @@ def attribute(
 
     The estimate comes first. Stopped or killed, the same command goes on; with --store at most one batch is lost.
     """
+    from leaven.api.shown import attribution_text
+
     found = leaven.attribute(
         model,
         train,
@@ -323,14 +334,14 @@ def attribute(
         modules=modules,
         top=top,
         single=single,
+        by=by or (),
         refine=refine,
         dtype=dtype,
         store=store,
         budget=budget,
         log=lambda line: print(line, file=sys.stderr),
     )
-    print(found.top(top or 10))
-    print(f"table: {found.table}" + (f"\nstrips: {found.page}" if found.page else ""))
+    print(attribution_text(found, top or 10))
 
 
 class _WithFields(typer.core.TyperCommand):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import polars as pl
 import pytest
 import torch
+from scipy import stats
 
 from leaven.api.attributing import attribute
 from leaven.core.hashing import file_digest
@@ -73,3 +75,34 @@ def test_wrong_input_is_named(files, tmp_path):
     with pytest.raises(DataError, match="--model"):
         attribute(files / "modle", files / "train.jsonl", files / "targets.jsonl", out)
     assert not out.exists()
+
+
+def test_influence_is_averaged_over_labels_of_the_rows(files, tmp_path):
+    rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
+    told = [
+        r | {"domain": "sums" if r["instruction"].startswith("add") else "greetings", "level": f"Level {1 + k % 2}"}
+        for k, r in enumerate(rows)
+    ]
+    train = tmp_path / "labelled.jsonl"
+    train.write_text("".join(json.dumps(r) + "\n" for r in [*told, {"instruction": "", "response": "x"}]))
+    lines: list[str] = []
+    found = attribute(
+        files / "model", train, files / "targets.jsonl", tmp_path / "a", level="token", by=["difficulty=level"], log=lines.append
+    )
+    assert any("12 of 13 rows used" in line and "line 13" in line for line in lines)
+    table, means = pl.read_parquet(found.table), {(r["by"], r["within"], r["group"]): r for r in found.groups.iter_rows(named=True)}
+    scores = table.filter(level="instance").sort("example")["score"].to_numpy()
+    assert means["domain", "", "sums"]["mean"] == pytest.approx(scores[:8].mean())
+    assert means["domain", "", "greetings"]["n"] == 4
+    assert means["difficulty", "sums", "2"]["mean"] == pytest.approx(scores[1:8:2].mean())
+    low, high = stats.t.interval(0.95, 7, scores[:8].mean(), stats.sem(scores[:8]))
+    assert (means["domain", "", "sums"]["low"], means["domain", "", "sums"]["high"]) == pytest.approx((low, high), rel=1e-6)
+    assert {"kind", "token_class"} <= {by for by, _, _ in means}
+    assert "begins" in found.top(3).columns and found.top(3)["begins"][0].startswith("add")
+    for wrong, said in (("topic", "LABEL"), ("domian", "Did you mean 'domain'")):
+        with pytest.raises(StudyError, match=said):
+            attribute(files / "model", train, files / "targets.jsonl", tmp_path / "b", by=[wrong])
+    with pytest.raises(DataError, match="Did you mean 'level'"):
+        attribute(files / "model", train, files / "targets.jsonl", tmp_path / "b", by=["difficulty=levle"])
+    with pytest.raises(StudyError, match="--top"):
+        attribute(files / "model", train, files / "targets.jsonl", tmp_path / "b", by=["domain"], top=2)

@@ -216,6 +216,21 @@ def test_ekfac_ranks_like_exact_influence(make_model, make_texts):
     assert agreement(found, ggn) > agreement(dot, ggn)
 
 
+def test_planted_texts_help_more_than_noise(make_model, make_texts):
+    helpful, noise = make_texts(30, noise=0.0), make_texts(30, seed=1, noise=1.0)
+    queries, texts = make_texts(10, seed=2, noise=0.0), helpful + noise
+    tracked = Tracked(make_model(texts, steps=60), "linear")
+    gradients = query_gradients(tracked, [Query("pattern", tuple(queries))])
+    targets = ekfac_targets(["pattern"], gradients, fit_factors(tracked, texts), Damping())
+    found = influence_table(texts, ["pattern"], pairs(tracked, texts, targets), method="ekfac", level="segment")
+    score = dict(found.filter(level="instance").select("example", "score").iter_rows())
+    of = [np.array([score[t.example] for t in part]) for part in (helpful, noise)]
+    (help_mean, noise_mean), (help_se, noise_se) = [x.mean() for x in of], [x.std(ddof=1) / len(x) ** 0.5 for x in of]
+    assert help_mean - 2 * help_se > max(0, noise_mean) and noise_mean + 2 * noise_se < help_mean
+    segments = found.filter(level="segment", decomposition="position").group_by("example").agg(pl.col("score").sum())
+    assert segments.sort("example")["score"].to_list() == pytest.approx([score[e] for e in sorted(score)], rel=1e-3, abs=1e-4)
+
+
 def test_refusals(tracked, setting, monkeypatch):
     texts, _, targets = setting
     with pytest.raises(StudyError, match="position or loss"):

@@ -3,7 +3,7 @@
 Only units with a learned token count: what stands in a prompt is read, not learned. Segments take their kind (thought, code)
 and tags (verification, backtracking, ...) from the tokenised data, tokens their text from the model's tokenizer (Kou et al.
 2025, figures 6-11). A strip shows the texts that help and hurt most, token by token, cut to the stretch that weighs most.
-Not covered: detecting behaviours (data/behaviours.py), token classes themselves (attribution/levels.py).
+Not covered: detecting behaviours (data/behaviours.py), token classes themselves (data/token_classes.py).
 
 Shapes: S seeds, N units, G clusters.
 """
@@ -25,6 +25,7 @@ from leaven.analysis.influence_means import Estimate, difference, mean, over_see
 from leaven.analysis.influence_tables import Cell, Scores
 from leaven.core.tables import SEGMENTS, read_table
 from leaven.data.behaviours import EXPLORATORY
+from leaven.data.token_classes import token_class
 from leaven.data.tokenise import load_tokens
 from leaven.data.tokenizer import Tokenizer
 
@@ -116,8 +117,6 @@ def with_texts(scores: Scores, run: AttributionRun) -> tuple[Scores, Texts] | No
     """Return the token scores whose text is known, with it; None without tokenised data or tokenizer."""
     if run.tokenizer is None or not run.tokens:
         return None
-    from leaven.attribution.levels import token_class  # brings torch, which nothing else here needs
-
     tables = {source: load_tokens(folder) for source, folder in run.tokens.items()}
     places = pl.concat(
         [t.lengths.select("example", "n_tokens", "offset").with_columns(pl.lit(source).alias("source")) for source, t in tables.items()]

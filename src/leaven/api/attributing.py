@@ -2,12 +2,14 @@
 to do the targets.
 
 The files are read as any source is (data/sources), rendered in a format and tokenised with the model's own tokenizer;
-then the step `attribution.run.attribute` does the work. Everything lies under the output folder, so the same command
-goes on after a stop. Not covered: studies (attribution inside a study file), models that are not on this machine.
+then the step `attribution.run.attribute` does the work, and attribution_groups.py averages its table over groups of rows.
+Everything lies under the output folder, so the same command goes on after a stop.
+Not covered: studies (attribution inside a study file), models that are not on this machine.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,25 +22,37 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+_ROWS = "_rows"
+
+
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What `attribute` brings back: the folder, its table, the page with token strips (None at instance level), and
-    what happened in the store of gradients (None without one)."""
+    """What `attribute` brings back: the folder, its table, the page with token strips (None at instance level), what
+    happened in the store of gradients (None without one), and mean influence by group (None where `top` left rows out)."""
 
     folder: Path
     table: Path
     page: Path | None
     store: dict[str, Any] | None = None
+    groups: pl.DataFrame | None = None
 
     def top(self, n: int = 10) -> pl.DataFrame:
-        """Return the `n` most helpful texts of every query by the curvature method."""
+        """Return the `n` most helpful texts of every query by the curvature method, with how they begin.
+
+        `example` is the number of the row in its file, from 0.
+        """
         import polars as pl
+
+        from leaven.core.tables import EXAMPLES, read_table
 
         ours = (pl.col("level") == "instance") & pl.col("method").str.starts_with("ekfac")
         frame = pl.read_parquet(self.table).filter(ours)
         frame = frame.filter(pl.col("method") == frame["method"].max())  # refined, where it was: "ekfac+..." > "ekfac"
         best = frame.sort("score", descending=True).group_by("query", maintain_order=True).head(n)
-        return best.select("query", "example", "n_learned_tokens", "score")
+        examples = read_table(self.folder / _ROWS / "tokens" / "rows" / "examples.parquet", EXAMPLES)
+        begins = pl.concat_str("question", "turns", "text").str.slice(0, 60).str.replace_all(r"\s+", " ").alias("begins")
+        told = examples.select(pl.col("id").alias("example"), begins)
+        return best.select("query", "example", "n_learned_tokens", "score").join(told, on="example", how="left", maintain_order="left")
 
 
 def attribute(
@@ -56,6 +70,7 @@ def attribute(
     decompositions: Sequence[str] = ("position",),
     refine: int = 0,
     baselines: Sequence[str] = (),
+    by: Sequence[str] = (),
     format: str = "auto",
     seed: int = 0,
     dtype: Literal["fp32", "bf16"] = "fp32",
@@ -81,6 +96,8 @@ def attribute(
         decompositions: How finer levels are split: position, loss; leave_out runs each text again without each segment.
         refine: Passes of the matrix-free refinement per query; 0 = plain EK-FAC.
         baselines: Also score by these names of `attribution.methods.BASELINES`.
+        by: Labels of rows to average over, "difficulty" or "family=subject" (label=column); columns called domain, family,
+            language, difficulty and group count by themselves.
         format: How rows become text.
         seed: Of label draws and random scores.
         dtype: Of matrix products; sums are fp32.
@@ -97,6 +114,7 @@ def attribute(
         BackendError: The model cannot be opened or has unsupported layers.
         RefusedError: The gradients do not fit the budget or the disk.
     """
+    from leaven.api.attribution_groups import group_means, label_columns, row_labels
     from leaven.attribution.estimates import parse_bytes
     from leaven.attribution.run import attribute_into
     from leaven.core.step import Resources, StepContext
@@ -105,11 +123,17 @@ def attribute(
         raise StudyError("--budget: expected a folder for the store it limits, found none; add --store DIR")
     budget_bytes = None if budget is None else parse_bytes(budget)
     _check(level, modules, dtype, top, refine, Path(model))
+    columns = label_columns(by)
+    if columns and top:
+        raise StudyError("--by: expected a table of all rows to average, found --top, which leaves rows out; drop one of them")
     folder = Path(out)
     context = StepContext(runtime=Resources(threads=threads, device=device), progress=_reporter(log))
     inputs: dict[str, Path] = {"model": Path(model)}
+    places = {kind: folder / _ROWS / kind for kind in ("tokens", "queries")}
     for kind, file in (("tokens", train), ("queries", queries)):
-        inputs[f"{kind}:{Path(file).stem}"] = _tokens(Path(file), folder / "_rows" / kind, Path(model), format, context)
+        inputs[f"{kind}:{Path(file).stem}"] = _tokens(Path(file), places[kind], Path(model), format, context, log)
+    labels = row_labels(Path(train), places["tokens"] / "rows", columns)
+    domains = {e: d for e, d in row_labels(Path(queries), places["queries"] / "rows", {}).select("example", "domain").iter_rows() if d}
     spec: dict[str, Any] = {
         "modules": modules, "fisher": fisher, "damping": {"rule": "relative", "value": damping}, "reduce": "sum",
         "queries": "single" if single else "aggregate", "level": level,
@@ -122,7 +146,8 @@ def attribute(
     place = None if store is None else Path(store)
     with _told_on_stop(place, log):
         report = attribute_into(spec, inputs, folder, context, store=place, budget_bytes=budget_bytes)
-    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"))
+    groups = None if top else group_means(folder, labels, domains, places["tokens"] / "tokens", Path(model))
+    return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"), groups)
 
 
 @contextmanager
@@ -153,8 +178,8 @@ def _check(level: str, modules: str, dtype: str, top: int, refine: int, model: P
         raise DataError(f"--model: expected a local model folder, found none at {str(model)!r}; models are never downloaded")
 
 
-def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) -> Path:
-    """Read a file of rows and tokenise them; return the folder of tokens."""
+def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any, log: Callable[[str], None] | None) -> Path:
+    """Read a file of rows and tokenise them; return the folder of tokens. Rows that cannot be used are told."""
     from leaven.core.step import StepContext
     from leaven.data.sources.files import load_file
     from leaven.data.tokenise import tokenise
@@ -165,6 +190,10 @@ def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any) ->
     for place in (rows, tokens):
         place.mkdir(parents=True, exist_ok=True)
     load_file({"name": file.stem, "shape": "auto"}, {"file": file}, rows, StepContext(runtime=context.runtime))
+    books = json.loads((rows / "report.json").read_text(encoding="utf-8"))
+    if log is not None and books["bad_rows"]:
+        reasons = "; ".join(f"{why}: {n}, first at {books['quoted'][why][0]['where']}" for why, n in books["bad_rows"].items())
+        log(f"{file}: {books['rows_kept']} of {books['rows_read']} rows used, the others cannot be ({reasons})")
     tokenise({"source": file.stem, "format": format}, {"examples": rows, "tokenizer": model}, tokens, context)
     return tokens
 

@@ -13,6 +13,7 @@ from leaven.engine.progress import seconds_text
 if TYPE_CHECKING:
     import polars as pl
 
+    from leaven.api.attributing import Attribution
     from leaven.api.doctor import Check
     from leaven.api.executing import Executed
     from leaven.api.planning import PlanReport
@@ -276,6 +277,36 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return str(len(value))
     return " ".join(str(value).split())
+
+
+def attribution_text(found: Attribution, n: int) -> str:
+    """Return the `n` most helpful rows of every target, mean influence by group, and where all of it is."""
+    parts = [f"most helpful rows (nats of the target lost without them)\n{table_text(found.top(n))}"]
+    if found.groups is not None and found.groups.height:
+        targets = found.groups["target"].n_unique() > 1
+        rows = [
+            [
+                *((r["target"],) if targets else ()),
+                f"{r['by']} of {r['within']}" if r["within"] else r["by"],
+                r["group"] + (f" ({r['split']})" if r["split"] else ""),
+                str(r["n"]),
+                *(_mean_text(r, per) for per in ("", " per token")),
+            ]
+            for r in found.groups.iter_rows(named=True)
+        ]
+        head = (*(("target",) if targets else ()), "by", "group", "n", "mean influence", "per learned token")
+        more = f"\nand {len(rows) - MAX_SHOWN} more" if len(rows) > MAX_SHOWN else ""
+        parts.append(f"mean influence of groups, 95 % interval over rows (this one model)\n{columns(rows[:MAX_SHOWN], head)}{more}")
+    places = [f"table: {found.table}"] + ([f"groups: {found.folder / 'influence.json'}"] if found.groups is not None else [])
+    return "\n\n".join([*parts, "\n".join([*places, *([f"strips: {found.page}"] if found.page else [])])])
+
+
+def _mean_text(row: Mapping[str, Any], per: str) -> str:
+    """Return a mean with its interval, "" where there is none."""
+    mean, low, high = (row[f"{what}{per}"] for what in ("mean", "low", "high"))
+    if mean is None:
+        return ""
+    return f"{mean:+.3g}" if low is None else f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def executed_text(found: Executed) -> str:

@@ -3,7 +3,7 @@
 Two ways. Streamed: factors are fitted and kept (out/_resume, so a stopped run goes on with them), then one more pass
 over the training texts scores every pair. Stored: gradients are kept in a folder of their own (store.py) and every
 query set is scored from there; only the texts of pairs whose tokens are asked for, or whose rows are lossy, run
-again. Not covered: which texts to ask about (queries.py, api/attributing.py), roll-ups (levels.py).
+again. Not covered: which texts to ask about (queries.py, api/attributing.py), roll-ups (analysis/influence.py).
 """
 
 from __future__ import annotations

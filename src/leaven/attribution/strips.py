@@ -3,7 +3,7 @@ token.
 
 Under every token stands a mark: ++ + (helps), - -- (hurts), nothing near 0, by its share of the strip's largest
 absolute score (above 1/2, above 1/8); colour repeats the mark, so the page reads without colour. No script, no
-network; all text is escaped. Not covered: roll-ups over many texts (levels.py), the report of a study.
+network; all text is escaped. Not covered: roll-ups over many texts (analysis/influence.py), the report of a study.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Attribute:
     level: Literal["instance", "segment", "token"] = "instance"
     """The finest level of the table."""
     decompositions: tuple[Literal["position", "loss", "leave_out"], ...] = ("position",)
-    """How finer levels are split (attribution/levels.py)."""
+    """How finer levels are split (attribution/scores.py)."""
     modules: Literal["mlp", "linear", "linear+head"] = "mlp"
     """Which layers are tracked."""
     fisher: Literal["true", "empirical"] = "true"
