@@ -213,6 +213,20 @@ def test_tests_that_loop_die_or_do_not_compile_are_told_apart_from_wrong_program
     assert verdict(good, "assert f() == 1", limits=QUICK).status == "pass"
 
 
+@pytest.mark.parametrize("share", [1, 16])
+def test_a_test_that_only_calls_is_not_passed_by_a_program_that_never_returns(share):
+    bad = {"spins": ("while 1: pass", "timeout_cpu"), "leaves": ("import os; os._exit(0)", "error"), "raises": ("1 / 0", "error"),
+           "eats": ("x = [0]\n while 1: x += x", "memory"), "writes": ("while 1: print('x' * 99)", "output_limit")}  # fmt: skip
+    limits = Limits(cpu_s=0.5, memory_bytes=1 << 28, output_bytes=1 << 12)
+    jobs = [
+        Job(f"{name} {test}", f"def f():\n {body}", (test,), limits=limits)
+        for name, (body, _) in bad.items()
+        for test in ("f()", "y = f()", "f()\nassert True", "def check(g): g()\ncheck(f)")
+    ]
+    got = {r.id: r.status for r in execute(jobs, workers=2, share=share)}
+    assert got == {j.id: bad[j.id.split()[0]][1] for j in jobs}
+
+
 def test_values_that_cannot_cross_are_checked_beside_the_program_and_marked():
     tests = "class P:\n def __init__(self): self.x = 2\nassert f(P()) == 2"
     result = verdict("def f(p): return p.x", tests)
