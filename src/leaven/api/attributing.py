@@ -114,40 +114,46 @@ def attribute(
         BackendError: The model cannot be opened or has unsupported layers.
         RefusedError: The gradients do not fit the budget or the disk.
     """
-    from leaven.api.attribution_groups import group_means, label_columns, row_labels
-    from leaven.attribution.estimates import parse_bytes
+    from leaven.api.attribution_groups import group_means
     from leaven.attribution.run import attribute_into
     from leaven.core.step import Resources, StepContext
 
-    if budget is not None and store is None:
-        raise StudyError("--budget: expected a folder for the store it limits, found none; add --store DIR")
-    budget_bytes = None if budget is None else parse_bytes(budget)
+    budget_bytes, columns = _limit(budget, store), _columns(by, top)
     _check(level, modules, dtype, top, refine, Path(model))
-    columns = label_columns(by)
-    if columns and top:
-        raise StudyError("--by: expected a table of all rows to average, found --top, which leaves rows out; drop one of them")
-    folder = Path(out)
+    folder, place = Path(out), None if store is None else Path(store)
     context = StepContext(runtime=Resources(threads=threads, device=device), progress=_reporter(log))
-    inputs: dict[str, Path] = {"model": Path(model)}
-    places = {kind: folder / _ROWS / kind for kind in ("tokens", "queries")}
-    for kind, file in (("tokens", train), ("queries", queries)):
-        inputs[f"{kind}:{Path(file).stem}"] = _tokens(Path(file), places[kind], Path(model), format, context, log)
-    labels = row_labels(Path(train), places["tokens"] / "rows", columns)
-    domains = {e: d for e, d in row_labels(Path(queries), places["queries"] / "rows", {}).select("example", "domain").iter_rows() if d}
+    inputs = _inputs(Path(model), Path(train), Path(queries), folder, format, context, log)
+    labels, domains = _labels(Path(train), Path(queries), folder, columns)
     spec: dict[str, Any] = {
         "modules": modules, "fisher": fisher, "damping": {"rule": "relative", "value": damping}, "reduce": "sum",
-        "queries": "single" if single else "aggregate", "level": level,
-        "decompositions": list(decompositions), "keep": top,
-        "baselines": list(baselines), "seed": seed, "dtype": dtype,
-        "refine": {"passes": refine, "seed": seed} if refine else None,
+        "queries": "single" if single else "aggregate", "level": level, "decompositions": list(decompositions), "keep": top,
+        "baselines": list(baselines), "seed": seed, "dtype": dtype, "refine": {"passes": refine, "seed": seed} if refine else None,
     }  # fmt: skip
     page = folder / "strips.html"
     page.unlink(missing_ok=True)  # of an earlier call with another level
-    place = None if store is None else Path(store)
     with _told_on_stop(place, log):
         report = attribute_into(spec, inputs, folder, context, store=place, budget_bytes=budget_bytes)
-    groups = None if top else group_means(folder, labels, domains, places["tokens"] / "tokens", Path(model))
+    groups = None if top else group_means(folder, labels, domains, folder / _ROWS / "tokens" / "tokens", Path(model))
     return Attribution(folder, folder / "influence.parquet", page if page.is_file() else None, report.get("store"), groups)
+
+
+def _limit(budget: str | None, store: Path | str | None) -> int | None:
+    """Return the most bytes of the store."""
+    from leaven.attribution.estimates import parse_bytes
+
+    if budget is not None and store is None:
+        raise StudyError("--budget: expected a folder for the store it limits, found none; add --store DIR")
+    return None if budget is None else parse_bytes(budget)
+
+
+def _columns(by: Sequence[str], top: int) -> dict[str, str]:
+    """Return label -> column of what is averaged over."""
+    from leaven.api.attribution_groups import label_columns
+
+    columns = label_columns(by)
+    if columns and top:
+        raise StudyError("--by: expected a table of all rows to average, found --top, which leaves rows out; drop one of them")
+    return columns
 
 
 @contextmanager
@@ -176,6 +182,24 @@ def _check(level: str, modules: str, dtype: str, top: int, refine: int, model: P
             raise StudyError(f"--{option}: expected 0 or more, found {number}")
     if not model.is_dir():
         raise DataError(f"--model: expected a local model folder, found none at {str(model)!r}; models are never downloaded")
+
+
+def _inputs(
+    model: Path, train: Path, queries: Path, folder: Path, format: str, context: Any, log: Callable[[str], None] | None
+) -> dict[str, Path]:
+    """Read and tokenise both files under `folder`; return the inputs of the step."""
+    inputs = {"model": model}
+    for kind, file in (("tokens", train), ("queries", queries)):
+        inputs[f"{kind}:{file.stem}"] = _tokens(file, folder / _ROWS / kind, model, format, context, log)
+    return inputs
+
+
+def _labels(train: Path, queries: Path, folder: Path, columns: dict[str, str]) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Return the labels of training rows, and the domain of every target that has one."""
+    from leaven.api.attribution_groups import row_labels
+
+    of_targets = row_labels(queries, folder / _ROWS / "queries" / "rows", {}).select("example", "domain")
+    return row_labels(train, folder / _ROWS / "tokens" / "rows", columns), {e: d for e, d in of_targets.iter_rows() if d}
 
 
 def _tokens(file: Path, folder: Path, model: Path, format: str, context: Any, log: Callable[[str], None] | None) -> Path:
