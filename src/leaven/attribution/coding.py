@@ -114,7 +114,7 @@ class Rows:
         return total
 
 
-_BLOCK = 1 << 14
+_BLOCK = 1 << 13
 
 
 def choose_coding(budget_bytes: int, n_rows: int, parameters: int, layers: int) -> Coding | None:

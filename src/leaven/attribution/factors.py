@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from leaven.attribution.passes import Seen, Tracked, Vectors
-from leaven.attribution.sums import Covariances, add_squares, in_dtype, rotated
+from leaven.attribution.sums import Covariances, add_squares, rotated, turns
 from leaven.attribution.texts import BATCH_TOKENS, Text, label_draws, make_batches
 from leaven.core.step import StepContext
 from leaven.errors import DataError, StudyError
@@ -159,22 +159,23 @@ def fit_factors(
 
     def each_batch(use: Callable[[Seen], None], note: str) -> None:
         done = 0
-        for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
-            ctx.check_stop()
-            use(tracked.backward(batch, label_draws(texts, batch, seed) if fisher == "true" else None))
-            done += len(batch.numbers)
-            ctx.progress(done, len(texts), note)
+        with tracked.steady():
+            for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
+                ctx.check_stop()
+                use(tracked.backward(batch, label_draws(texts, batch, seed) if fisher == "true" else None))
+                done += len(batch.numbers)
+                ctx.progress(done, len(texts), note)
 
     covariances = Covariances()
     each_batch(covariances.add, "covariances")
     bases = covariances.bases()
-    turns = in_dtype(bases, tracked.numbers)
+    turning = turns(bases, tracked.numbers)
     eigenvalues = {n: torch.zeros(tracked.shape(n), device=tracked.device) for n in tracked.names()}
 
     def refit(seen: Seen) -> None:
         shared: dict[int, Tensor] = {}
         for name, total in eigenvalues.items():
-            for _, found in rotated(seen, name, turns[name], shared):
+            for _, found in rotated(seen, name, turning[name], shared):
                 add_squares(total, found)
 
     each_batch(refit, "eigenvalues")

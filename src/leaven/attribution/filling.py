@@ -28,13 +28,17 @@ from torch import Tensor
 
 from leaven.attribution.passes import Seen, Tracked
 from leaven.attribution.store import Store, text_keys
-from leaven.attribution.sums import Covariances, add_squares, in_dtype, rotated
+from leaven.attribution.sums import Covariances, add_squares, rotated, turns
 from leaven.attribution.tape import Tape
 from leaven.attribution.texts import BATCH_TOKENS, Batch, Text, label_draws, lay_out, plan_batches
 from leaven.core.step import StepContext
 
 _MOST_SHARE_OF_TIME = 0.05
-"""Share of the time that writing sums may take."""
+"""Share of the time that writing sums may take, where what they are sums of is lost with them."""
+_SHARE_OF_TIME_KEPT = 0.01
+"""The same where batches are kept, from which sums are formed again without the model."""
+_BATCH_TOKENS = 1024
+"""Most padded tokens of a batch on a CPU: what a pass sees then stays in the processor's cache until it is summed."""
 _DRIFT_TOKENS = 1024
 
 
@@ -69,9 +73,10 @@ def fill(
         return 0
     plan = _resumed_plan(store, dict(zip(keys, texts, strict=True)), new) or _fresh_plan(store, tracked, new, batch_tokens)
     work = _Work(store, tracked, plan, Tape(store.work / "batches"), ctx)
-    if store.bases is None:
-        work.fit_bases(keep_batches)
-    work.write_rows()
+    with tracked.steady():
+        if store.bases is None:
+            work.fit_bases(keep_batches)
+        work.write_rows()
     shutil.rmtree(store.work, ignore_errors=True)
     return len(new)
 
@@ -90,7 +95,8 @@ def _fresh_plan(store: Store, tracked: Tracked, new: Mapping[str, Text], batch_t
     shutil.rmtree(store.work, ignore_errors=True)
     store.work.mkdir(parents=True)
     keys, texts = list(new), list(new.values())
-    batches = plan_batches(texts, tracked.model.max_tokens, batch_tokens)
+    most = min(batch_tokens, _BATCH_TOKENS) if tracked.device == "cpu" else batch_tokens
+    batches = plan_batches(texts, tracked.model.max_tokens, most)
     part = store.work / "plan.part"
     part.write_text(json.dumps({"keys": keys, "batches": batches}), encoding="utf-8")
     os.replace(part, store.work / "plan.json")
@@ -118,7 +124,8 @@ class _Work:
     def fit_bases(self, keep: bool) -> None:
         """Sum covariances over all batches and write their eigenvectors."""
         sums, begin = self._saved_sums()
-        save = _Saver(lambda n: self._save_sums(sums, n))
+        share = _SHARE_OF_TIME_KEPT if keep else _MOST_SHARE_OF_TIME
+        save = _Saver(lambda n: self._save_sums(sums, n), share)
         done = sum(self._size(k) for k in range(begin))
         for k in range(begin, len(self.plan.batches)):
             _, of_draws = self._seen(k, keep, data_too=keep)
@@ -135,7 +142,7 @@ class _Work:
         """Write a row per text, in the order of batches, and sum squares."""
         store, plan = self.store, self.plan
         begin = self._first_uncommitted()
-        turns = in_dtype(store.bases, self.tracked.numbers)
+        turning = turns(store.bases, self.tracked.numbers)
         total = len(store.texts) + sum(self._size(k) for k in range(begin, len(plan.batches)))
         waiting: list[str] = []
         self.ctx.progress(0, 0, "gradients: rows")
@@ -145,18 +152,18 @@ class _Work:
                 store.commit(waiting)
                 waiting.clear()
 
-            save = _Saver(commit)
+            save = _Saver(commit, _MOST_SHARE_OF_TIME)
             done = sum(self._size(k) for k in range(begin))
             for k in range(begin, len(plan.batches)):
                 of_data, of_draws = self._seen(k, keep=False, data_too=True)
                 shared: dict[int, Tensor] = {}
                 for name, total_oi in store.sums.items():
-                    for part, found in rotated(of_draws, name, turns[name], shared):
+                    for part, found in rotated(of_draws, name, turning[name], shared):
                         add_squares(total_oi, found)
                         if of_data is of_draws:
                             files.write(len(store.texts) + len(waiting) + part.start, name, found)
                     if of_data is not of_draws:
-                        for part, found in rotated(of_data, name, turns[name], shared):
+                        for part, found in rotated(of_data, name, turning[name], shared):
                             files.write(len(store.texts) + len(waiting) + part.start, name, found)
                 if k == 0:
                     self._note_drift(of_draws, shared)
@@ -231,13 +238,13 @@ class _Work:
 class _Saver:
     """Calls `save` after a batch unless that would take more than its share of the time."""
 
-    def __init__(self, save: Callable[[int], None]) -> None:
-        self.save, self.cost, self.last = save, 0.0, time.monotonic()
+    def __init__(self, save: Callable[[int], None], share: float) -> None:
+        self.save, self.share, self.cost, self.last = save, share, 0.0, time.monotonic()
 
     def after(self, batches: int, stopping: bool = False) -> bool:
         """Save after `batches` batches if it is time, or if this is the end; say whether it was."""
         now = time.monotonic()
-        if not stopping and self.cost > _MOST_SHARE_OF_TIME * (now - self.last):
+        if not stopping and self.cost > self.share * (now - self.last):
             return False
         self.save(batches)
         self.last = time.monotonic()

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leaven.attribution.steady import Weight
+
 _NUMBERS = 1 << 19
 """Logits of a block on a CPU (2 MB of fp32)."""
 _NUMBERS_ON_DEVICE = 1 << 27
@@ -43,7 +45,15 @@ class Learned:
 
 
 @torch.no_grad()
-def learn(hidden_MD: Tensor, weight_VD: Tensor, wanted: Sequence[Labels], dtype: torch.dtype, logits: bool = False) -> list[Learned]:
+def learn(
+    hidden_MD: Tensor,
+    weight_VD: Tensor,
+    wanted: Sequence[Labels],
+    dtype: torch.dtype,
+    logits: bool = False,
+    *,
+    laid_out: Weight | None = None,
+) -> list[Learned]:
     """Return losses and gradients under every set of labels, with the logits computed once.
 
     Args:
@@ -52,12 +62,14 @@ def learn(hidden_MD: Tensor, weight_VD: Tensor, wanted: Sequence[Labels], dtype:
         wanted: sets of labels.
         dtype: of the products.
         logits: also return the gradients of the logits.
+        laid_out: the projection laid out in that dtype, where it is.
     """
     weight, rows = weight_VD.to(dtype), _block_rows(hidden_MD, len(weight_VD))
     found: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in wanted]
     for begin in range(0, len(hidden_MD), rows):
         part = slice(begin, begin + rows)
-        z = (hidden_MD[part].to(dtype) @ weight.t()).float()
+        h = hidden_MD[part].to(dtype)
+        z = (h @ weight.t() if laid_out is None else laid_out.there.after(h)).float()
         of_targets = [None if w.targets is None else z.gather(1, w.targets[part, None]) for w in wanted]
         top = z.amax(1, keepdim=True)
         e = z.sub_(top).exp_()
@@ -75,7 +87,7 @@ def learn(hidden_MD: Tensor, weight_VD: Tensor, wanted: Sequence[Labels], dtype:
             g.scatter_add_(1, target, -scale)
             low = g.to(dtype)
             found[k][0].append(losses[:, 0])
-            found[k][1].append((low @ weight).to(hidden_MD.dtype))
+            found[k][1].append((low @ weight if laid_out is None else laid_out.back.after(low)).to(hidden_MD.dtype))
             if logits:
                 found[k][2].append(low)
     return [Learned(torch.cat(a), torch.cat(b), torch.cat(c) if logits else None) for a, b, c in found]

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leaven.attribution.heads import Labels, learn
+from leaven.attribution.steady import Weight, laid_out, lent
 from leaven.attribution.texts import Batch
 from leaven.errors import BackendError, StudyError
 
@@ -88,6 +89,7 @@ class Tracked:
         self.model, self.modules, self.dtype = model, modules, dtype
         self.layers = _linear_layers(model.module, modules == "mlp", layers)
         self.with_head = modules == "linear+head"
+        self._weights: dict[str, Weight] = {}
         _refuse_unsupported(model, self.layers, self.with_head)
         if not self.layers:
             raise StudyError(
@@ -127,6 +129,18 @@ class Tracked:
         o, i = self.weight(name).shape
         return o, i + (name != HEAD and self.layers[name].bias is not None)
 
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Lay the model's weights out for the backward passes inside; they must not change meanwhile."""
+        if self._weights or self.dtype != "fp32" or torch.is_autocast_enabled("cpu"):
+            yield
+            return
+        self._weights = laid_out(self.model.module, self.head_weight)
+        try:
+            yield
+        finally:
+            self._weights = {}
+
     def backward(self, batch: Batch, draws: Tensor | None = None) -> Seen:
         """Run forward and backward.
 
@@ -141,10 +155,11 @@ class Tracked:
         return of_data, Seen(batch, of_data.inputs, of_draws.grads, of_draws.losses)
 
     def _backward(self, batch: Batch, wanted: Sequence[Labels]) -> list[Seen]:
-        hidden, inputs, outputs = self._hidden(batch)
+        with lent(self.model.module, self._weights):
+            hidden, inputs, outputs = self._hidden(batch)
         numbers = torch.bfloat16 if self.dtype == "bf16" else self.head_weight.dtype
-        result = []
-        for k, learned in enumerate(learn(hidden, self.head_weight, wanted, numbers, self.with_head)):
+        result, head = [], self._weights.get("head")
+        for k, learned in enumerate(learn(hidden, self.head_weight, wanted, numbers, self.with_head, laid_out=head)):
             found = torch.autograd.grad(hidden, list(outputs.values()), learned.hidden, retain_graph=k + 1 < len(wanted))
             grads = dict(zip(outputs, found, strict=True))
             if learned.logits is not None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from leaven.attribution.passes import Tracked, Vectors
-from leaven.attribution.sums import Basis, in_dtype, rotated
+from leaven.attribution.sums import Basis, rotated, turns
 from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches
 from leaven.core.types import Item, Sample, Segment, Verdict
 from leaven.data.tokenizer import Tokenizer
@@ -69,18 +69,19 @@ def query_gradients(
             owner.append(number)
     result = {n: torch.zeros(len(queries), *tracked.shape(n), device=tracked.device) for n in tracked.names()}
     # a query of many texts is cheaper turned once than token by token
-    early = None if bases is None or len(texts) > 4 * len(queries) else in_dtype(bases, tracked.numbers)
-    for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, device=tracked.device):
-        seen, shared = tracked.backward(batch), {}
-        of = torch.tensor([owner[n] for n in batch.numbers], device=tracked.device)
-        for name, total in result.items():
-            if len(queries) == 1 and early is None:  # one product over all tokens; no gradient per text is formed
-                total[0].add_(seen.grads[name].t() @ seen.inputs[name])
-            elif early is None:
-                total.index_add_(0, of, seen.text_gradients(name).float())
-            else:
-                for part, found in rotated(seen, name, early[name], shared):
-                    total.index_add_(0, of[part], found.float())
+    early = None if bases is None or len(texts) > 4 * len(queries) else turns(bases, tracked.numbers)
+    with tracked.steady():
+        for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, device=tracked.device):
+            seen, shared = tracked.backward(batch), {}
+            of = torch.tensor([owner[n] for n in batch.numbers], device=tracked.device)
+            for name, total in result.items():
+                if len(queries) == 1 and early is None:  # one product over all tokens; no gradient per text is formed
+                    total[0].add_(seen.grads[name].t() @ seen.inputs[name])
+                elif early is None:
+                    total.index_add_(0, of, seen.text_gradients(name).float())
+                else:
+                    for part, found in rotated(seen, name, early[name], shared):
+                        total.index_add_(0, of[part], found.float())
     if bases is not None and early is None:
         return {n: bases[n].q_out.t() @ v @ bases[n].q_in for n, v in result.items()}
     return result

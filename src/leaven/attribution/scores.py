@@ -167,11 +167,12 @@ def _passes(
 ) -> Iterator[Seen]:
     """Yield one backward pass per batch, with progress."""
     ctx, done = ctx or StepContext(), 0
-    for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
-        ctx.check_stop()
-        yield tracked.backward(batch)
-        done += len(batch.numbers)
-        ctx.progress(done, len(texts), "scores")
+    with tracked.steady():
+        for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
+            ctx.check_stop()
+            yield tracked.backward(batch)
+            done += len(batch.numbers)
+            ctx.progress(done, len(texts), "scores")
 
 
 def batch_scores(seen: Seen, vectors: Vectors, queries: int) -> Tensor:

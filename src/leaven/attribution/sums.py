@@ -1,7 +1,7 @@
 """Batches of a and g -> running sums: covariances with their eigenvectors, and squares of rotated text gradients.
 
 The two sums that EK-FAC is made of (Grosse et al. 2023, section 3.1; George et al. 2018), each with what makes it
-cheap on one core. Covariances are symmetric, so only the upper block triangle is multiplied. A text's gradient in the
+cheap on one core. Covariances are symmetric, so only the upper triangle is summed. A text's gradient in the
 eigenbasis is (g Q_S)^T (a Q_A); each side rotates tokens or the text's gradient, whichever takes fewer products
 (T i^2 against o i^2; T o^2 against i o^2), layers with one input rotate it once, and one text is done at a time so
 that its gradient stays in the processor's cache while it is squared, stored or multiplied. Products have the dtype of
@@ -18,10 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leaven.attribution.dense import Constant, add_gram, eigenvectors
 from leaven.attribution.passes import Seen
 
-_COLUMNS = 4
-"""Column blocks of a covariance: (1 + 1/4) / 2 of the products, at the speed of whole ones."""
 _IN_CACHE = 1 << 18
 """Numbers of one layer's text gradients held at once on a CPU (1 MB of fp32)."""
 _ON_DEVICE = 1 << 26
@@ -38,14 +37,24 @@ class Basis:
     s_in: Tensor
 
 
-def in_dtype(bases: Mapping[str, Basis], dtype: torch.dtype) -> dict[str, Basis]:
-    """Return the bases with vectors of another dtype; vectors that layers share stay shared."""
-    made: dict[int, Tensor] = {}
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """One layer's eigenvectors, laid out to turn many rows."""
 
-    def cast(q: Tensor) -> Tensor:
-        return made.setdefault(id(q), q.to(dtype)) if id(q) not in made else made[id(q)]
+    q_out: Constant
+    q_in: Constant
 
-    return {n: Basis(cast(b.q_out), cast(b.q_in), b.s_out, b.s_in) for n, b in bases.items()}
+
+def turns(bases: Mapping[str, Basis], dtype: torch.dtype) -> dict[str, Turn]:
+    """Return the eigenvectors of every layer in a dtype; those that layers share stay shared."""
+    made: dict[int, Constant] = {}
+
+    def of(q: Tensor) -> Constant:
+        if id(q) not in made:
+            made[id(q)] = Constant(q.to(dtype))
+        return made[id(q)]
+
+    return {n: Turn(of(b.q_out), of(b.q_in)) for n, b in bases.items()}
 
 
 class Covariances:
@@ -90,51 +99,37 @@ class Covariances:
 
 
 def _add_gram(sums: dict[str, Tensor], name: str, x_Rn: Tensor) -> None:
-    """Add x^T x to the upper block triangle of the sum."""
-    n = x_Rn.shape[1]
+    """Add x^T x to the upper triangle of the sum."""
     if name not in sums:
-        sums[name] = x_Rn.new_zeros(n, n, dtype=torch.float32)
-    width = n if n < 64 * _COLUMNS else -(-n // _COLUMNS)
-    for begin in range(0, n, width):
-        end = min(n, begin + width)
-        block, left, right = sums[name][:end, begin:end], x_Rn[:, :end].t(), x_Rn[:, begin:end]
-        if x_Rn.dtype == torch.float32:
-            block.addmm_(left, right)
-        else:
-            block.add_(left @ right)
+        sums[name] = x_Rn.new_zeros(x_Rn.shape[1], x_Rn.shape[1], dtype=torch.float32)
+    add_gram(sums[name], x_Rn)
 
 
 def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues divided by their mean, ascending, and eigenvectors in columns; the upper triangle counts.
 
-    fp32 ranks training texts as fp64 does (Spearman 1.0000 on the benchmark's models) at half the cost; fp64 is the
-    way out where it does not converge.
+    fp32 ranks training texts as fp64 does (Spearman 1.0000 on the benchmark's models) at half the cost.
     """
-    unit = gram / gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny)
-    try:
-        values, vectors = torch.linalg.eigh(unit, UPLO="U")
-    except torch.linalg.LinAlgError:
-        values, vectors = (x.to(gram.dtype) for x in torch.linalg.eigh(unit.double(), UPLO="U"))
+    values, vectors = eigenvectors(gram / gram.diagonal().mean().clamp(min=torch.finfo(gram.dtype).tiny))
     return values.clamp(min=0), vectors.contiguous()  # as a file gives them back: products then round the same
 
 
-def rotated(seen: Seen, name: str, basis: Basis, shared: dict[int, Tensor]) -> Iterator[tuple[slice, Tensor]]:
+def rotated(seen: Seen, name: str, turn: Turn, shared: dict[int, Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """Yield (texts of the batch, their gradients in the eigenbasis [C,o,i]) for one layer.
 
     The tensor is reused: it is valid until the next one is asked for, and may be changed. `shared` holds rotated
     inputs for the other layers of the same batch.
     """
-    q_out, q_in = basis.q_out, basis.q_in
     g, a = seen.grads[name], seen.inputs[name]
-    (o, i), texts = (len(q_out), len(q_in)), len(seen.batch.numbers)
+    o, i, texts = g.shape[1], a.shape[1], len(seen.batch.numbers)
     tokens = len(a) / texts
     inward, outward = tokens <= o, tokens <= i
     if inward:
         if id(a) not in shared:
-            shared[id(a)] = a @ q_in
+            shared[id(a)] = turn.q_in.after(a)
         a = shared[id(a)]
     if outward:
-        g = g @ q_out
+        g = turn.q_out.after(g)
     a_DTi, g_DTo = seen.batch.by_document(a), seen.batch.by_document(g)
     step = max(1, (_ON_DEVICE if g.is_cuda else _IN_CACHE) // (o * i))
     whole = g.new_empty(min(step, texts), o, i)
@@ -145,8 +140,8 @@ def rotated(seen: Seen, name: str, basis: Basis, shared: dict[int, Tensor]) -> I
         else:
             torch.bmm(g_DTo[part].transpose(1, 2), a_DTi[part], out=whole[:size])
         found = whole[:size]
-        found = found if inward else found @ q_in
-        yield part, found if outward else q_out.t() @ found
+        found = found if inward else turn.q_in.after(found)
+        yield part, found if outward else turn.q_out.plain.t() @ found
 
 
 def add_squares(total_oi: Tensor, gradients_Coi: Tensor) -> None:
