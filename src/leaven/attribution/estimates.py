@@ -23,6 +23,7 @@ from leaven.attribution.methods import baseline_passes
 from leaven.attribution.passes import Tracked
 from leaven.attribution.queries import Query
 from leaven.attribution.refine import Refinement
+from leaven.attribution.steady import extra_bytes
 from leaven.attribution.store import Store, text_keys
 from leaven.attribution.tape import tape_bytes
 from leaven.attribution.texts import BATCH_TOKENS, Text, make_batches
@@ -30,7 +31,7 @@ from leaven.errors import RefusedError, StudyError
 
 CHECKED = (16, 64)
 """Fewest and most texts of a first filling whose whole gradients are kept to measure the loss of ranking."""
-_EIGEN_FLOPS = 11
+_EIGEN_FLOPS = 10
 """Operations of an eigendecomposition per n^3, at the speed of a product (measured at n = 1024)."""
 _BYTES_PER_SECOND = 1e9
 
@@ -100,7 +101,7 @@ def estimate(
     squares = sum(o * o + i * i for o, i in shapes)
     tokens, asked = sum(len(t.ids) for t in texts), sum(len(t.ids) for q in queries for t in q.texts)
     fitted = 1.0 if filling is None else filling.new_texts / max(1, len(texts))
-    per_token = (2 * 0.625 + 2) * squares + 2 * parameters
+    per_token = (1 + 2) * squares + 2 * parameters
     passes, flops = _finer_passes(tracked, texts, queries, spec), fitted * tokens * per_token
     if filling is None:
         passes, disk = passes + 3, 4 * (squares + parameters)
@@ -110,10 +111,11 @@ def estimate(
         flops += asked * (2 * squares + 2 * parameters) + 2 * len(queries) * len(texts) * parameters
         disk = filling.bytes + filling.work_bytes
     flops += fitted * _EIGEN_FLOPS * sum(o**3 + i**3 for o, i in shapes) + asked * 4 * parameters
-    held = 2 * (squares + parameters) + 2 * len(queries) * parameters + 2 * BATCH_TOKENS * widths
+    held = 3 * squares + 2 * parameters + 2 * len(queries) * parameters + 2 * BATCH_TOKENS * widths
     n_pairs = len(queries) * (min(len(texts), 2 * int(spec["keep"])) if spec["keep"] else len(texts))
     rows = n_pairs * (1 + (tokens / max(1, len(texts)) * len(spec["decompositions"]) if spec["level"] == "token" else 0))
-    return Estimate(len(texts), tokens, parameters, passes, flops, 4 * int(held), int(disk + 16 * rows))
+    memory = 4 * int(held) + (extra_bytes(tracked.model.module, tracked.head_weight) if tracked.dtype == "fp32" else 0)
+    return Estimate(len(texts), tokens, parameters, passes, flops, memory, int(disk + 16 * rows))
 
 
 def _finer_passes(tracked: Tracked, texts: Sequence[Text], queries: Sequence[Query], spec: Mapping[str, Any]) -> float:
