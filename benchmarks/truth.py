@@ -230,7 +230,7 @@ class Bench:
         told_of["top"] = [told_of["plain"], told_of["refined"], TOP, repr(setting)]
         self.scored = {name: self.truths / f"{name}-{digest(told)}" for name, told in told_of.items()}
         self.cpu_s: dict[Path, float] = {}
-        self.effects: dict[str, dict[str, float]] = {}
+        self.effects: dict[str, dict[str, dict[str, float]]] = {}
         self.keys = sorted(("made", t.example) for t in self.texts)
         points = sorted(kept_steps(STEPS, {"checkpoints": POINTS}))
         self.points = {"early": points[EARLY - 1], "converged": points[-1]}
@@ -333,7 +333,7 @@ class Bench:
         noise = np.where(self.labels > 0, 1, 0)
         noise[:, 12 * size :] = -1
         yield from planted_auc(noise, scores, statistic="auc noise", draws=self.setting.draws // 4, **shared)
-        self.effects = self._effects(drops, predicted, size)
+        self.effects = {"groups": self._effects(drops, predicted, size), "thirds": self._thirds(scores, size)}
         top = self._top(scores)
         yield from self._removed(top, self.values(self.scored["top"], "top", [Copy("", ()), *top])["converged"], step)
 
@@ -345,6 +345,29 @@ class Bench:
         kinds["of other topics"] = (own == 0) & ~kinds["noise"]
         found = {"realised": drops_KSQ.mean(1).T} | {m: predicted[m].mean(0).T for m in IN_NATS}
         return {m: {k: float(x[chosen].mean()) for k, chosen in kinds.items()} for m, x in found.items()}
+
+    def _thirds(self, scores: Mapping[str, np.ndarray], size: int) -> dict[str, dict[str, float]]:
+        """Return what leaving out a third of a query's helpful texts costs it, in nats (mean over queries, and its
+        standard error over seeds), thirds by score; and what as many noise texts cost: is all that is called helpful so?"""
+        copies, wanted = [Copy("", ())], []
+        noise = np.arange(12 * size, len(self.texts))
+        for method in ("ekfac", "refined"):
+            for q, labels in enumerate(self.labels):
+                score, helpful = scores[method].mean(0)[q], np.flatnonzero(labels > 0)
+                thirds = np.array_split(helpful[np.argsort(score[helpful], kind="stable")], 3)
+                parts = dict(zip(("lowest", "middle", "highest"), thirds, strict=True))
+                parts["noise"] = rng(self.corpus.seed, "truth-thirds", q).permutation(noise)[: len(thirds[0])]
+                for part, chosen in parts.items():
+                    copies.append(Copy(f"{method}|{q}|{part}", tuple(sorted(chosen.tolist()))))
+                    wanted.append((f"{method}, {part}", q, float(score[chosen].sum())))
+        values = self.values(self.scored["top"], "thirds", copies)["converged"]
+        drops, found = values[:1] - values[1:], {}
+        for name in dict.fromkeys(n for n, _, _ in wanted):
+            own = [(drops[k, :, q], predicted) for k, (n, q, predicted) in enumerate(wanted) if n == name]
+            of_seeds = np.mean([d for d, _ in own], axis=0)
+            error = float(of_seeds.std(ddof=1) / np.sqrt(len(of_seeds)))
+            found[name] = {"realised": float(of_seeds.mean()), "error": error, "predicted": float(np.mean([x for _, x in own]))}
+        return found
 
     def _top(self, scores: Mapping[str, np.ndarray]) -> list[Copy]:
         """Return the removal of every method's top for every query, by the mean over models, and of random texts."""
@@ -393,6 +416,9 @@ def shown(corpus: Corpus, bench: Bench, records: Sequence[Validation]) -> str:
                 *(f"{r.models_averaged}: {r.value:.3f}" for r in rows),
             ]
             lines.append(f"  {method:18s} " + "  ".join(cells))
+    for name, told in bench.effects.items():
+        lines.append(f"\n{corpus.name}: what leaving out costs in nats, {name}")
+        lines += [f"  {m:22s} " + ", ".join(f"{k} {v:.2f}" for k, v in found.items()) for m, found in told.items()]
     return "\n".join(lines)
 
 
@@ -434,9 +460,9 @@ def keep_result(setting: Setting, name: str, bench: Bench, records: Sequence[Val
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     corpora = before.get("corpora", {}) if all(before.get(k) == v for k, v in settings.items()) else {}
     rows = [{k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(r).items()} for r in records if r.query == "all"]
-    effects = {m: {k: round(v, 3) for k, v in told.items()} for m, told in bench.effects.items()}
+    effects = {name: {m: {k: round(v, 3) for k, v in t.items()} for m, t in told.items()} for name, told in bench.effects.items()}
     corpora[name] = {"cpu_s": round(sum(bench.cpu_s.values()), 1), "points": bench.points, "code": source_digests(), "records": rows}
-    corpora[name] |= {"group_effects": effects} if effects else {}
+    corpora[name] |= {"effects": effects} if effects else {}
     wanted = dict(BARS)
     bars = [
         {"corpus": c, "step": r["step"], "method": r["method"], "bar": wanted[r["method"]], "reached": r["value"],
