@@ -366,7 +366,7 @@ class _Pool:
         if entry.mode == "foreign":
             status, detail = toolchains.verdict(job, outcome, same_output)
         else:
-            status, detail = verdict(job, outcome, entry.mode)
+            status, detail = verdict(job, outcome, entry.mode, may_refuse=self._lone == "shared")
         if entry.beside:
             detail = f"checked in the program's own process. {detail}".strip()
         shared = entry.mode == "shared"
@@ -374,14 +374,16 @@ class _Pool:
 
 
 def _checked(job: Job) -> Job:
-    """Return the job with the usual name of its language; raises RefusedError for one that is not run."""
+    """Return the job with the usual name of its language and, in Python, no byte order mark, which a file may begin with;
+    raises RefusedError for a language that is not run."""
     if job.language == "python":
-        return job
+        return dataclasses.replace(job, program=job.program[1:]) if job.program.startswith("\ufeff") else job
     return dataclasses.replace(job, language=toolchains.language_of(job.language, f"job {job.id!r}"))
 
 
-def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
-    """Return (status, detail): limits broken first, then the judge's word, then how the process ended."""
+def verdict(job: Job, outcome: Outcome, mode: str, *, may_refuse: bool) -> tuple[str, str]:
+    """Return (status, detail): limits broken first, then the judge's word, then how the process ended; `may_refuse`: what runs
+    here was proven harmless, and a script that says it was refused tells the truth."""
     limits, ended = job.limits, outcome.ended
     texts = {
         "timeout_cpu": f"used {outcome.cpu_s:.2f} s of CPU, limit {limits.cpu_s} s",
@@ -405,10 +407,10 @@ def verdict(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
         return "harness_error", f"the tests cannot be judged: {outcome.detail}"
     if outcome.status and outcome.status != "lost":
         return outcome.status, outcome.detail
-    return _of_process(job, outcome, mode)
+    return _of_process(job, outcome, mode, may_refuse)
 
 
-def _of_process(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
+def _of_process(job: Job, outcome: Outcome, mode: str, may_refuse: bool) -> tuple[str, str]:
     """Verdict of a script, or of a program whose process ended before its tests did."""
     code = os.waitstatus_to_exitcode(outcome.wait_status)
     if code < 0:
@@ -418,7 +420,7 @@ def _of_process(job: Job, outcome: Outcome, mode: str) -> tuple[str, str]:
         return "crash", f"ended by {name}"
     if mode != "script":
         return "error", f"the program ended its process (exit code {code}) before its tests were through"
-    if code == 76 and outcome.errors.startswith("the program holds "):
+    if may_refuse and code == 76 and outcome.errors.startswith("the program holds "):
         return (
             "harness_error",
             f"refused at tier D: {outcome.errors.strip()} (ask for unsafe execution to run it anyway)",

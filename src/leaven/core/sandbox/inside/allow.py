@@ -173,6 +173,12 @@ class _OneArgument(type):
 
     __hash__ = type.__hash__
 
+    def __setattr__(cls, name: str, value: Any) -> None:
+        raise _refuse("an attribute store on `type`")
+
+    def __delattr__(cls, name: str) -> None:
+        raise _refuse("an attribute store on `type`")
+
     def __repr__(cls) -> str:
         return repr(type)
 
@@ -183,6 +189,10 @@ class Type(metaclass=_OneArgument):
 
     def __init_subclass__(cls, **more: Any) -> None:
         raise _refuse("a metaclass")
+
+
+for _name, _value in (("__name__", "type"), ("__qualname__", "type"), ("__module__", "builtins")):
+    type.__setattr__(Type, _name, _value)
 
 
 class Modules:
@@ -216,8 +226,8 @@ class Modules:
         self.refused |= {n for n in outside if not (n.startswith("__") and n.endswith("__"))}
         for value in safe.values():
             if isinstance(value, type):
-                self.shared |= {n for n in dir(value) if not n.startswith("__")}
                 self.refused |= {n for n in dir(value) if n.startswith("_") and not n.startswith("__")}
+            self.shared |= _attributes(value)
         return safe
 
     def copy_of(self, name: str) -> ModuleType:
@@ -231,6 +241,17 @@ class Modules:
         if name == "collections":
             copy.abc = self.copy_of("collections.abc")
         return copy
+
+
+def _attributes(value: Any) -> set[str]:
+    """Return the names whose stores could change an object of a module, its class, or what an alias of `typing` stands for."""
+    kinds = [value] if isinstance(value, type) else [type(value)]
+    if isinstance(origin := getattr(value, "__origin__", None), type):
+        kinds.append(origin)
+    found = set(getattr(value, "__dict__", ()))
+    for kind in kinds:
+        found.update(*(vars(base) for base in kind.__mro__))
+    return found
 
 
 def restricted_builtins(modules: Modules, code: CodeType, write: Any) -> dict[str, Any]:
@@ -265,7 +286,7 @@ def restricted_builtins(modules: Modules, code: CodeType, write: Any) -> dict[st
 
 def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] = frozenset()) -> str:
     """Return why `code` may not share a process, or "" when it may; `permitted` names are let through."""
-    todo, imports, stored, fine = [code], False, False, modules.fine
+    todo, imports, stored, hashes, typed, fine = [code], False, False, False, False, modules.fine
     while todo:
         one = todo.pop()
         names = one.co_names
@@ -284,6 +305,7 @@ def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] =
                     return f"an import of {name!r}"
                 imports = imports or name in ALLOWED
                 stored = stored or name in modules.shared
+                hashes, typed = hashes or name == "__hash__", typed or name == "typing"
                 if name not in ALLOWED and name not in modules.shared and name not in permitted:
                     fine.add(name)
         for constant in one.co_consts:
@@ -293,8 +315,10 @@ def reason_against(code: CodeType, modules: Modules, permitted: frozenset[str] =
                 return "a text constant that names an internal attribute"
     if len(fine) > _MOST_FINE:
         fine.clear()
+    if hashes and typed:  # `typing` keeps what it was asked for: an own hash may meet another program's key there
+        return "a class with a hash of its own beside typing"
     if imports and stored and _stores_shared(code, modules.shared):
-        return "an attribute store that could change a shared class"
+        return "an attribute store that could change a shared object"
     return ""
 
 
@@ -331,11 +355,12 @@ def _stores_attributes(code: CodeType) -> bool:
 
 
 def _stores_shared(code: CodeType, shared: set[str]) -> bool:
-    """Return whether `code` stores or deletes an attribute whose name a shared class has."""
+    """Return whether `code` stores or deletes an attribute whose name a shared object has."""
     steps, high = code.co_code, 0
-    for at in range(0, len(steps), 2):
-        argument = high << 8 | steps[at + 1]
-        high = argument if steps[at] == _EXTENDED_ARG else 0
-        if steps[at] in _STORES and code.co_names[argument] in shared:
-            return True
+    if not shared.isdisjoint(code.co_names) and not _STORES.isdisjoint(steps[::2]):
+        for at in range(0, len(steps), 2):
+            argument = high << 8 | steps[at + 1]
+            high = argument if steps[at] == _EXTENDED_ARG else 0
+            if steps[at] in _STORES and code.co_names[argument] in shared:
+                return True
     return any(_stores_shared(c, shared) for c in code.co_consts if isinstance(c, CodeType))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import stat
 import struct
 import sys
 import time
@@ -242,8 +243,9 @@ class Cage:
         """Empty the folder that candidates of a settled worker use one after the other; none of them is alive."""
         if self.settled and os.statvfs("/tmp").f_ffree != self._free_inodes:
             empty_folder("/tmp")
-            if os.statvfs("/tmp").f_ffree != self._free_inodes:
+            if os.listdir("/tmp"):
                 raise CageError("the folder of candidates could not be emptied")
+            self._free_inodes = os.statvfs("/tmp").f_ffree  # a deleted file may live on for a while in a message nobody took
 
     # -- the children -------------------------------------------------------------------------------------------------
 
@@ -374,6 +376,8 @@ def empty_folder(path: str) -> None:
                 try:
                     for below in os.listdir(inner):  # flattened, so that no path grows too long
                         moved += 1
+                        if stat.S_ISDIR(os.lstat(below, dir_fd=inner).st_mode):
+                            os.chmod(below, 0o700, dir_fd=inner)  # a folder without rights cannot be moved
                         os.rename(below, f"{prefix}{moved}", src_dir_fd=inner, dst_dir_fd=top)
                 finally:
                     os.close(inner)

@@ -289,11 +289,15 @@ class Candidate:
 
 
 def _describe(problem: BaseException) -> list:
-    """Return ["x", type name, text, is a syntax error of the program itself]."""
+    """Return ["x", type name, text, is a syntax error of the program itself, nearest builtin type, arguments or None]."""
     try:
         text = str(problem)[:500]
     except BaseException:
         text = ""
+    try:
+        args = [plaindata.encode(one) for one in problem.args] if len(text) < 500 else None
+    except BaseException:
+        args = None
     own = isinstance(problem, SyntaxError) and problem.filename == "<program>"
     names = [c.__name__ for c in type(problem).__mro__ if getattr(builtins, c.__name__, None) is c]
     return [
@@ -302,6 +306,7 @@ def _describe(problem: BaseException) -> list:
         text.encode("utf-8", "replace").decode(),
         own,
         names[0] if names else "Exception",
+        args,
     ]
 
 
@@ -332,8 +337,22 @@ def run_script(program: str, modules: allow.Modules | None) -> int:
     except BaseException as problem:
         os.write(2, ": ".join(_describe(problem)[1:3]).encode("utf-8", "replace") + b"\n")
         status = 1
-    try:
-        sys.stdout.flush()
-    except Exception:
-        status = status or 1
+    if modules is None:
+        _end_interpreter()
+    for stream in (sys.stdout, sys.__stdout__):
+        try:
+            if not stream.closed:
+                stream.flush()
+        except Exception:
+            status = status or 1
     return status & 255
+
+
+def _end_interpreter() -> None:
+    """Do what a program may count on at its end: wait for its threads, call what it registered."""
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        __import__("atexit")._run_exitfuncs()
+    except BaseException as problem:  # as the interpreter itself: said, and without consequence
+        os.write(2, ": ".join(_describe(problem)[1:3]).encode("utf-8", "replace") + b"\n")

@@ -52,6 +52,7 @@ def f(x: List[int], k: int = 0) -> list:
     return [x, f"{total}", [a for a in (1, 2) if a], len(table), C(1).x, rest]
 """
 JUDGE_CONTROL_FD = 4
+OWN_FRAMES = 30  # of the worker and its loop, below a program's first: they are not to count against its recursion
 _LATE_S = 0.05
 JUDGE_LIMITS = {"cpu_s": 0, "memory_bytes": 2 << 30, "processes": 64, "file_bytes": 1 << 20}
 
@@ -274,6 +275,9 @@ class Zygote:
             if own_pipes:
                 for read, _ in pipes:
                     os.close(read)
+            else:
+                for _, write in used:  # the pipe is the next child's too
+                    os.set_blocking(write, True)
             if folder:
                 cages.remove_folder(folder)
         self.cage.tidy()
@@ -351,6 +355,7 @@ def main() -> None:
     control = plaindata.Channel(_socket.socket(fileno=int(control_fd)), 1 << 30, "both", ahead=0)
     verdicts = _socket.socket(fileno=int(verdict_fd))
     del sys.path[0], sys.argv[1:]
+    sys.setrecursionlimit(sys.getrecursionlimit() + OWN_FRAMES)
     try:
         cage = cages.Cage(tier, int(uid), scratch)
         sys.path += cage.enter(readable.split(os.pathsep), libraries.split(os.pathsep) if libraries else [])

@@ -136,7 +136,7 @@ class Judge:
                     return
                 run = _Batch(self, Link(plaindata.Channel(sock, self.reply_limit, "mine")), batch)
                 run.run(group)
-                self.say(batch, 1, at_once=batch["mode"] == "shared" or group[0][0] == len(jobs) - 1)
+                self.say(batch, 1, at_once=True)  # the next may hold the judge up for good
                 self.tell(b"l" if run.lost else b"e")
                 sock.close()
 
@@ -321,6 +321,7 @@ class _Batch:
     def judge_reply(self, index: int, tests: Tests, number: int) -> Verdict | None:
         """Judge the reply to request `number`; None where the job must be run without its recording."""
         place, printed, cpu_s, wall_s = [0], "", 0.0, 0.0
+        self.link.trouble = None
         try:
             reply = self.link.take(number)
             if reply[0] == "refused":
@@ -328,14 +329,16 @@ class _Batch:
             found, answers, printed, cpu_s, wall_s = _checked(reply[1:])
             if self.batch["strict"]:
                 self.apply_tests(tests, found, answers, place)
-            status, detail = "pass", ""
-        except Differs:
+            ended = self.link.trouble
+        except BaseException as problem:
+            ended = self.link.trouble or problem
+        if ended is None:
+            return "pass", "", printed, cpu_s, wall_s
+        if isinstance(ended, Differs):
             if self.alone and self.batch["recorded"]:
                 return "differs", "", "", 0.0, 0.0  # what the program did meanwhile cannot be undone in its process
             return None
-        except BaseException as problem:
-            status, detail = classify(problem, place[0], tests.texts)
-        return status, detail, printed, cpu_s, wall_s
+        return *classify(ended, place[0], tests.texts), printed, cpu_s, wall_s
 
     def apply_tests(self, tests: Tests, found: dict[str, Any], answers: list[Any], place: list[int]) -> None:
         """Pass when all that the recording took for granted holds; else run the tests with the answers."""

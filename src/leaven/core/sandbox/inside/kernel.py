@@ -30,10 +30,10 @@ _DENY = {
         294, 424, 425, 426, 427, 428, 429, 430, 431, 432, 433,
     ],
 }
-# changes to files' modes, owners, times and attributes by path, which landlock does not know (tier C)
+# changes to files' modes, owners, times, attributes and (before its third version) sizes by path, which landlock does not know (tier C)
 _DENY_METADATA = {
-    "x86_64": [90, 92, 94, 132, 188, 189, 197, 198, 235, 260, 261, 268, 280],
-    "aarch64": [5, 6, 14, 15, 53, 54, 88],
+    "x86_64": [76, 90, 92, 94, 132, 188, 189, 197, 198, 235, 260, 261, 268, 280],
+    "aarch64": [5, 6, 14, 15, 45, 53, 54, 88],
 }
 # architecture id of seccomp, then the calls whose arguments are inspected
 ABI = {
@@ -51,6 +51,9 @@ ABI = {
             "rt_tgsigqueueinfo": 297,
             "prlimit64": 302,
             "setresuid": 117,
+            "sched_setaffinity": 203,
+            "fcntl": 72,
+            "ioctl": 16,
         },
     ),
     "aarch64": (
@@ -67,6 +70,9 @@ ABI = {
             "rt_tgsigqueueinfo": 240,
             "prlimit64": 261,
             "setresuid": 147,
+            "sched_setaffinity": 122,
+            "fcntl": 25,
+            "ioctl": 29,
         },
     ),
 }
@@ -74,6 +80,8 @@ OWN_PID = 0x7EADBEEF
 Call = tuple[Any, tuple, str]
 _CLONE_NEW_ANY = 0x7E020080
 _CLONE3, _FACCESSAT2, _FIRST_UNKNOWN, _CLONE_THREAD = 435, 439, 437, 0x10000
+_FCNTL_REFUSED = (8, 10, 15, 1031)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETPIPE_SZ
+_IOCTL_REFUSED = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
 _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 
 
@@ -133,6 +141,12 @@ class Kernel:
 def _only_with(call: int, first: int) -> list[tuple[int, int, int, int]]:
     """Return the instructions that allow a call with this first argument alone."""
     return [(0x15, 0, 4, call), (0x20, 0, 0, 16), (0x15, 1, 0, first), (0x06, 0, 0, _EPERM), (0x06, 0, 0, _ALLOW)]
+
+
+def _not_with(call: int, second: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Return the instructions that refuse a call with one of these second arguments."""
+    checks = [(0x15, len(second) - place, 0, value) for place, value in enumerate(second)]
+    return [(0x15, 0, len(second) + 3, call), (0x20, 0, 0, 24), *checks, (0x06, 0, 0, _ALLOW), (0x06, 0, 0, _EPERM)]
 
 
 def filter_program(
@@ -198,8 +212,11 @@ def filter_program(
             (0x06, 0, 0, _EPERM),
             (0x06, 0, 0, _ALLOW),
         ]
+    # who gets a descriptor's signals (any process of the same user), and the size of a pipe that later children use
+    code += _not_with(number["fcntl"], _FCNTL_REFUSED) + _not_with(number["ioctl"], _IOCTL_REFUSED)
     code += _only_with(number["socketpair"], 1)
     if shared_pids:  # signals and limits only for itself
-        code += _only_with(number["kill"], OWN_PID) + _only_with(number["tgkill"], OWN_PID) + _only_with(number["prlimit64"], 0)
+        for name, first in (("sched_setaffinity", 0), ("prlimit64", 0), ("kill", OWN_PID), ("tgkill", OWN_PID)):
+            code += _only_with(number[name], first)
     give(_ALLOW)
     return b"".join(struct.pack("=HBBI", *one) for one in code)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import builtins
 import marshal
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import plaindata
@@ -112,6 +112,7 @@ class Link:
         self.channel = channel
         self.count = 0
         self.live = True
+        self.trouble: BaseException | None = None
         self.begin((), ())
 
     def begin(self, tape: tuple[bytes, ...] | list[bytes], results: tuple[Any, ...] | list[Any]) -> None:
@@ -120,6 +121,12 @@ class Link:
         self.asked = 0  # questions so far: the number of the next result
         self.functions: list[Any] = []
         self.values: dict[int, Any] = {}
+        self.trouble = None
+
+    def give_up(self, problem: BaseException) -> BaseException:
+        """Note what ended the conversation: the tests may catch it, and still it decides. Return the first such problem."""
+        self.trouble = self.trouble or problem
+        return self.trouble
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
@@ -128,7 +135,7 @@ class Link:
         try:
             self.channel.post(frame)
         except OSError:
-            raise Lost from None
+            raise self.give_up(Lost()) from None
 
     def request(self, verb: str, *rest: Any) -> tuple[int, bytes]:
         """Return the number and the bytes of a new request."""
@@ -149,11 +156,13 @@ class Link:
                     raise Forged("an answer to another question")
                 break
         except (EOFError, OSError):
-            raise Lost from None
+            raise self.give_up(Lost()) from None
         except OverflowError as problem:
-            raise TooLarge(str(problem)) from None
+            raise self.give_up(TooLarge(str(problem))) from None
         except (ValueError, IndexError, TypeError) as problem:
-            raise Forged(str(problem)) from None
+            raise self.give_up(Forged(str(problem))) from None
+        except Forged as problem:
+            raise self.give_up(problem) from None
         if reply[1] == RAISED:
             raise remote(reply[2:])
         return reply[1:]
@@ -199,22 +208,29 @@ class Link:
     def _ask(self, *question: Any) -> tuple[int, list]:
         """Return the number of a question and [value form, changed arguments]: from the recording where it has the
         question, else from the candidate."""
+        if self.trouble is not None:
+            raise self.trouble
         while self.asked < len(self.results) and self.results[self.asked] == SKIPPED:
             self.asked += 1
         number = self.asked
         self.asked += 1
         if number < len(self.results) and self.results[number] != ENDED:
             if not self._is_recorded(number, question):
-                raise Differs
+                raise self.give_up(Differs())
             form = self.results[number]
             if type(form) is dict and RAISED in form:
                 raise remote(form[RAISED])
-            return number, _pair(form)
+            return number, self._pair(form)
         if not self.live:
-            raise Differs
+            raise self.give_up(Differs())
         nonce, frame = self.request(question[0], number, *question[1:])
         self.post(frame)
-        return number, _pair(self.take(nonce)[1:])
+        return number, self._pair(self.take(nonce)[1:])
+
+    def _pair(self, reply: Any) -> list:
+        if type(reply) is not list or len(reply) != 2 or type(reply[1]) is not list:
+            raise self.give_up(Forged("an answer without its value"))
+        return reply
 
     def _is_recorded(self, number: int, question: tuple) -> bool:
         recorded = self.tape[number]
@@ -237,6 +253,8 @@ class Link:
         """Plain form of a test's value; references go back as themselves, functions as callbacks."""
         try:
             return plaindata.encode(value, self._remember)
+        except Unsendable as problem:
+            raise self.give_up(problem) from None
         except plaindata.NotPlain as problem:  # nested too deeply: the program's doing, or it would not have been sent so far
             raise NotComparable(f"the tests pass on {problem}") from None
 
@@ -245,11 +263,13 @@ class Link:
         try:
             return plaindata.decode(form, self._resolve)
         except ValueError as problem:
-            raise Forged(str(problem)) from None
+            raise self.give_up(Forged(str(problem))) from None
 
     def _remember(self, value: Any) -> dict:
         if isinstance(value, Reference):
             return {"H": value._address}
+        if type(value) is ModuleType:  # else a program could name a module to have its tests judged beside it
+            raise NotComparable("the tests pass on a module")
         return remember_local(value, self.functions)
 
     def _resolve(self, tag: str, key: Any) -> Any:
@@ -269,26 +289,25 @@ def remember_local(value: Any, functions: list[Any]) -> dict:
     raise Unsendable(f"the tests pass an object of type {type(value).__name__}")
 
 
-def _pair(reply: Any) -> list:
-    if type(reply) is not list or len(reply) != 2 or type(reply[1]) is not list:
-        raise Forged("an answer without its value")
-    return reply
-
-
 def _kind_in(body: Any) -> str:
     return body[:80] if type(body) is str else "unknown"
 
 
 def remote(described: Any) -> BaseException:
-    """Return the exception a reply describes, as the nearest builtin Exception, marked with the original name."""
-    name, text, own_syntax, base = [*(described if type(described) is list else []), "", "", "", ""][:4]
+    """Return the exception a reply describes, as the nearest builtin one, marked with the original name.
+
+    An end of the process stays one (SystemExit is no Exception): `except Exception` in a test does not catch it.
+    """
+    name, text, own_syntax, base, args = [*(described if type(described) is list else []), "", "", "", "", None][:5]
     kind = getattr(builtins, str(base), Exception)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         kind = Exception
     try:
-        problem = kind(str(text))
-    except TypeError:
-        problem = Exception(str(text))
+        problem = kind(*plaindata.decode(args)) if type(args) is list else kind(str(text))
+        if str(problem) != text:
+            problem = kind(str(text))
+    except (TypeError, ValueError):
+        problem = Exception(str(text)) if issubclass(kind, Exception) else BaseException(str(text))
     problem.remote = str(name)[:80]  # type: ignore[attr-defined]
     problem.own_syntax = bool(own_syntax)  # type: ignore[attr-defined]
     return problem

@@ -209,7 +209,7 @@ def _encode_standard(base: Any, value: Any, remember: Remember) -> dict:
 
 _BASES: tuple[tuple[type, Callable[[Any, Remember], Any]], ...] = (
     (int, lambda v, r: _encode(int.__add__(v, 0), r)),
-    (float, lambda v, r: float.__add__(v, 0.0)),
+    (float, lambda v, r: float.__pos__(v)),
     (str, lambda v, r: "".join(str.__iter__(v))),
     (list, lambda v, r: [_encode(x, r) for x in list.__iter__(v)]),
     (tuple, lambda v, r: {"T": [_encode(x, r) for x in tuple.__iter__(v)]}),

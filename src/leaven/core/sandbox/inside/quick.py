@@ -43,6 +43,7 @@ class QuickBatch:
         if trouble:
             zygote.send_reports([], trouble)
         fork, wait, printed, names = zygote.cage.fork, zygote.cage.wait, self.poll.poll, os.listdir
+        set_blocking, writer = os.set_blocking, zygote.pipes[0][1]
         end_after_one, output_bytes = zygote.candidate.end_after_one, task["limits"]["output_bytes"]
         signal.signal(signal.SIGALRM, self.look)
         signal.setitimer(signal.ITIMER_REAL, _LOOK_S, _LOOK_S)
@@ -61,6 +62,7 @@ class QuickBatch:
                 else:
                     reports.append(self.report(status, cpu_s))
                 self.pid = 0
+                set_blocking(writer, True)  # the pipe is the next child's too
                 if names("."):
                     zygote.cage.tidy()
             else:
