@@ -37,6 +37,8 @@ _MOST_SHARE_OF_TIME = 0.05
 """Share of the time that writing sums may take, where what they are sums of is lost with them."""
 _SHARE_OF_TIME_KEPT = 0.01
 """The same where batches are kept, from which sums are formed again without the model."""
+_BYTES_PER_SECOND = 1e9
+"""Speed at which sums are thought to be written until it is known."""
 _BATCH_TOKENS = 1024
 """Most padded tokens of a batch on a CPU: what a pass sees then stays in the processor's cache until it is summed."""
 _DRIFT_TOKENS = 1024
@@ -126,6 +128,7 @@ class _Work:
         sums, begin = self._saved_sums()
         share = _SHARE_OF_TIME_KEPT if keep else _MOST_SHARE_OF_TIME
         save = _Saver(lambda n: self._save_sums(sums, n), share)
+        save.expect(4 * sum(o * o + i * i for o, i in map(self.tracked.shape, self.tracked.names())))
         done = sum(self._size(k) for k in range(begin))
         for k in range(begin, len(self.plan.batches)):
             _, of_draws = self._seen(k, keep, data_too=keep)
@@ -152,7 +155,8 @@ class _Work:
                 store.commit(waiting)
                 waiting.clear()
 
-            save = _Saver(commit, _MOST_SHARE_OF_TIME)
+            save = _Saver(commit, _SHARE_OF_TIME_KEPT if self.tape.has(begin) else _MOST_SHARE_OF_TIME)
+            save.expect(4 * sum(x.numel() for x in store.sums.values()))
             done = sum(self._size(k) for k in range(begin))
             for k in range(begin, len(plan.batches)):
                 of_data, of_draws = self._seen(k, keep=False, data_too=True)
@@ -240,6 +244,10 @@ class _Saver:
 
     def __init__(self, save: Callable[[int], None], share: float) -> None:
         self.save, self.share, self.cost, self.last = save, share, 0.0, time.monotonic()
+
+    def expect(self, size: int) -> None:
+        """Expect writing to cost what so many bytes take, before the first time."""
+        self.cost = size / _BYTES_PER_SECOND
 
     def after(self, batches: int, stopping: bool = False) -> bool:
         """Save after `batches` batches if it is time, or if this is the end; say whether it was."""
