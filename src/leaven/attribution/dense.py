@@ -98,7 +98,6 @@ def eigenvectors(x_nn: Tensor) -> tuple[Tensor, Tensor]:
 def _robust(x_nn: Tensor) -> tuple[Tensor, Tensor] | None:
     """Reduce to a tridiagonal matrix, take its eigenvectors by MRRR (Dhillon & Parlett 2004), turn them back; None where
     a result is not orthonormal."""
-    import numpy as np
     from scipy import linalg
     from scipy.linalg import lapack
 
@@ -108,18 +107,15 @@ def _robust(x_nn: Tensor) -> tuple[Tensor, Tensor] | None:
         values, turned = linalg.eigh_tridiagonal(diagonal, beside, check_finite=False)
     except (linalg.LinAlgError, ValueError):
         return None
-    vectors = np.empty((n, n), np.float32)
-    vectors[0] = turned[0]
-    vectors[1:], _, _ = lapack.sormqr("L", "N", reflectors[1:, :-1], scales, turned[1:], 64 * n)
-    found = torch.from_numpy(vectors)
-    return (torch.from_numpy(values), found) if _orthonormal(found) else None
+    turned[1:], _, _ = lapack.sormqr("L", "N", reflectors[1:, :-1], scales, turned[1:], 64 * n)
+    found = torch.from_numpy(turned.T)  # a vector per row, as LAPACK keeps columns
+    return (torch.from_numpy(values), found.t().contiguous()) if _orthonormal(found) else None
 
 
 def _orthonormal(q_nn: Tensor) -> bool:
-    """Say whether columns are orthonormal, of neighbours (clusters are where it is lost) and of random combinations."""
-    n = len(q_nn)
-    worst = 1e-4
-    near = [(q_nn[:, d:] * q_nn[:, : n - d]).sum(0) - float(d == 0) for d in range(4)]
-    v = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
-    off = (q_nn.t() @ (q_nn @ v) - v).norm(dim=0) / v.norm(dim=0)
-    return all(float(x.abs().max()) < worst for x in near) and float(off.max()) < worst  # false for nan
+    """Say whether rows are orthonormal: neighbours (clusters are where it is lost) and a random combination."""
+    n, worst = len(q_nn), 1e-4
+    near = [torch.linalg.vecdot(q_nn[d:], q_nn[: n - d]) - float(d == 0) for d in range(2)]
+    v = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    off = (q_nn @ (q_nn.t() @ v) - v).norm() / v.norm()
+    return all(float(x.abs().max()) < worst for x in near) and float(off) < worst  # false for nan
