@@ -10,11 +10,12 @@ A = P^1/2 (G + D) P^1/2, b = P^1/2 g, and EK-FAC's solution is y = b:
   stochastic  per step the product of the current solutions with one minibatch of texts; low-rank approximations of
               the minibatches' matrices, one per minibatch, grow by what the product shows (incremental quasi-Newton;
               Mokhtari et al. 2018), and the system of their mean is solved again. Cost does not grow with N.
-Guard: the residual on texts that the solution was not fitted to must not exceed EK-FAC's; otherwise the best point on
-the line between both is returned, which is never worse. Products of the guard's texts are kept apart, and the same
-subspace (krylov; no further product) or system (stochastic; two products with the guard's texts) is solved without
-them. D is the damping of EK-FAC, the same number per layer in every method. Not covered: Hessians with negative
-curvature (text weights below 0 count as 0); how many passes a larger model needs (more).
+Guard: the residual on the guard's texts must not exceed EK-FAC's; otherwise the best point on the line between both is
+returned, which is never worse there. krylov fits its subspace once more without these texts, whose products are kept
+apart: no further product. stochastic draws them last, so they are fresh where the steps end before all texts were
+drawn, and else texts like all others of a system that is theirs too; two new products with them judge the very
+solution that is returned. D is the damping of EK-FAC, the same number per layer in every method. Not covered: Hessians
+with negative curvature (text weights below 0 count as 0); how many passes a larger model needs (more).
 
 Shapes: Q queries, K directions, P tracked parameters (flat, layers in order, eigenbasis).
 """
@@ -377,9 +378,9 @@ def stochastic(system: System, b: Tensor, how: Refinement, saved: Saved) -> tupl
         known.learn(known.at(k), known.solve(b))
         state = {"rows": known.rows, "origin": torch.tensor(known.origin), "diagonal": known.diagonal}
         saved.save(state, {"steps": k + 1, "products": system.products, "fresh": known.fresh})
-    start, trial = system.apply(b, known.guard) - b, system.apply(known.solve(b, known.apart), known.guard) - b
-    share, residual = _line(start, trial)
-    result = torch.where(share[:, None] > 0, b + share[:, None] * (known.solve(b) - b), b)  # what is refused may hold no numbers
+    y = known.solve(b)
+    share, residual = _line(system.apply(b, known.guard) - b, system.apply(y, known.guard) - b)
+    result = torch.where(share[:, None] > 0, b + share[:, None] * (y - b), b)  # what is refused may hold no numbers
     return result, residual.cpu().numpy(), share.cpu().numpy()
 
 
@@ -400,9 +401,8 @@ class Minibatches:
         count = max(min(3, n_texts), n_texts // size)
         order = rng(how.seed, "refine-minibatches").permutation(n_texts).tolist()
         self.groups = [order[g::count] for g in range(count)]
-        held = max(1, min(how.guard_texts // len(self.groups[0]), count // 6))  # more, and what is judged is not what is returned
+        held = max(1, min(how.guard_texts // len(self.groups[0]), count // 3))
         self.guard = [n for group in self.groups[-held:] for n in group]
-        self.apart = frozenset(range(count - held, count)) if count > held else frozenset()
         self.all_rows, self.size = b.new_zeros(self.steps * len(b), b.shape[1]), 0
         self.origin: list[int] = []
         self.diagonal, self.fresh = torch.ones_like(b[0]), 0
@@ -440,26 +440,24 @@ class Minibatches:
         self.origin += [group] * len(rows)
         self._grow(len(rows))
 
-    def solve(self, b: Tensor, without: frozenset[int] = frozenset()) -> Tensor:
-        """Return the solution for b of what is known (Woodbury identity; small matrix in fp64), optionally without
-        some minibatches."""
-        chosen = [r for r, origin in enumerate(self.origin) if origin not in without]
-        n_texts = sum(len(self.groups[g]) for g in set(self.origin) - without)
+    def solve(self, b: Tensor) -> Tensor:
+        """Return the solution for b of what is known (Woodbury identity; small matrix in fp64)."""
         scaled = b / self.diagonal
-        if not chosen:
+        if not self.size:
             return scaled
-        every = len(chosen) == self.size
-        small, rows = (self.gram, self.rows) if every else (self.gram[chosen][:, chosen], self.rows[chosen])
-        small = small + n_texts * torch.eye(len(small)).to(small)
-        weights = torch.cholesky_solve((rows @ scaled.t()).double(), torch.linalg.cholesky(small)).to(b)
-        return scaled - (weights.t() @ rows) / self.diagonal
+        small = self.gram + self._drawn() * torch.eye(self.size).to(self.gram)
+        weights = torch.cholesky_solve((self.rows @ scaled.t()).double(), torch.linalg.cholesky(small)).to(b)
+        return scaled - (weights.t() @ self.rows) / self.diagonal
+
+    def _drawn(self) -> int:
+        return sum(len(self.groups[g]) for g in set(self.origin))
 
     def _grow(self, fresh: int) -> None:
         """Bring the small matrix up to date; now and then the diagonal, which changes all of it."""
         self.fresh += fresh
         if 4 * self.fresh > self.size:
-            n_texts, added = sum(len(self.groups[g]) for g in set(self.origin)), self.system.added
-            self.diagonal = added + FILL * (1 - added - torch.einsum("rp,rp->p", self.rows, self.rows) / n_texts).clamp(min=0)
+            added, seen = self.system.added, torch.einsum("rp,rp->p", self.rows, self.rows) / max(1, self._drawn())
+            self.diagonal = added + FILL * (1 - added - seen).clamp(min=0)
             self.gram, self.fresh = self._products(self.rows), 0
             return
         last = self._products(self.rows[self.size - fresh :])
