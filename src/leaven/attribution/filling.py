@@ -39,8 +39,6 @@ _SHARE_OF_TIME_KEPT = 0.01
 """The same where batches are kept, from which sums are formed again without the model."""
 _BYTES_PER_SECOND = 1e9
 """Speed at which sums are thought to be written until it is known."""
-_BATCH_TOKENS = 1024
-"""Most padded tokens of a batch on a CPU: what a pass sees then stays in the processor's cache until it is summed."""
 _DRIFT_TOKENS = 1024
 
 
@@ -97,8 +95,7 @@ def _fresh_plan(store: Store, tracked: Tracked, new: Mapping[str, Text], batch_t
     shutil.rmtree(store.work, ignore_errors=True)
     store.work.mkdir(parents=True)
     keys, texts = list(new), list(new.values())
-    most = min(batch_tokens, _BATCH_TOKENS) if tracked.device == "cpu" else batch_tokens
-    batches = plan_batches(texts, tracked.model.max_tokens, most)
+    batches = plan_batches(texts, tracked.model.max_tokens, tracked.at_once(batch_tokens))
     part = store.work / "plan.part"
     part.write_text(json.dumps({"keys": keys, "batches": batches}), encoding="utf-8")
     os.replace(part, store.work / "plan.json")

@@ -37,6 +37,8 @@ Vectors = dict[str, Tensor]
 HEAD = "head"
 _ONE_AT_A_TIME = 1 << 14
 """Weights of a layer from which text gradients are multiplied one by one."""
+_CPU_TOKENS = 1024
+"""Padded tokens of a batch on a CPU beyond which passes get no faster; what they see takes less memory."""
 _MLP_PARTS = {"mlp", "feed_forward", "ffn", "gate", "up", "down", "fc1", "fc2"}
 
 
@@ -112,6 +114,10 @@ class Tracked:
     def numbers(self) -> torch.dtype:
         """Return the dtype of a and g."""
         return torch.bfloat16 if self.dtype == "bf16" else torch.float32
+
+    def at_once(self, batch_tokens: int) -> int:
+        """Return the most padded tokens of a batch that pay here."""
+        return min(batch_tokens, _CPU_TOKENS) if self.device == "cpu" else batch_tokens
 
     def names(self) -> list[str]:
         """Return the names of the tracked modules."""

@@ -71,7 +71,7 @@ def query_gradients(
     # a query of many texts is cheaper turned once than token by token
     early = None if bases is None or len(texts) > 4 * len(queries) else turns(bases, tracked.numbers)
     with tracked.steady():
-        for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, device=tracked.device):
+        for batch in make_batches(texts, tracked.model.max_tokens, tracked.at_once(batch_tokens), device=tracked.device):
             seen, shared = tracked.backward(batch), {}
             of = torch.tensor([owner[n] for n in batch.numbers], device=tracked.device)
             for name, total in result.items():
