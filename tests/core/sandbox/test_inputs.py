@@ -83,9 +83,15 @@ def test_third_party_imports_work_and_nothing_else_is_shown(tier):
              "def f(xs: List[int]):\n a = np.array(xs)\n return a.sum(), a.mean(), a.max() > 2, a.tolist(), np.linalg.inv(np.eye(20)).sum(), np.str_('x')")
     jobs = [Job("numpy", numpy, ("assert f([3, 1]) == (4, 2.0, True, [3, 1], 20, 'x')",), limits=Limits(cpu_s=20)),
             Job("wrong", numpy, ("assert f([3, 1]) == (5, 2.0, True, [3, 1], 20, 'x')",), limits=Limits(cpu_s=20)),
-            Job("array", "import numpy as np\ndef f(): return np.zeros(3)", ("assert f() == [0, 0, 0]",), limits=Limits(cpu_s=20)),
+            Job("array", "import numpy as np\ndef f(): return np.zeros(3)", ("assert f() == [0, 0, 0]",), limits=Limits(cpu_s=20)),  # ambiguous
+            Job("close", "import numpy as np\ndef f(a): a += 1; return a * 2", ("import numpy as np\na = np.ones(2)\n"
+                "assert np.array_equal(f(a), [4, 4]) and a.tolist() == [2, 2]",), limits=Limits(cpu_s=20)),
+            Job("far", "import numpy as np\nclass E(np.ndarray):\n def __eq__(s, o): return True\ndef f(): return np.zeros(3).view(E)",
+                ("import numpy as np\nassert np.array_equal(f(), [0, 0, 1])",), limits=Limits(cpu_s=20)),
+            Job("own_np", "class np:\n allclose = lambda *a: True\ndef f(): return 1.0", ("assert np.allclose(f(), 2)",), limits=Limits(cpu_s=20)),
             Job("others", "def f():\n try: import pytest\n except ImportError: return 1\n return 2", ("assert f() == 1",))]
-    assert statuses(jobs, tier=tier) == {"numpy": "pass", "wrong": "fail", "array": "fail", "others": "pass"}
+    assert statuses(jobs, tier=tier) == {"numpy": "pass", "wrong": "fail", "array": "error", "others": "pass", "close": "pass",
+                                         "far": "fail", "own_np": "fail"}
 
 
 # programs and tests for which the questions cannot all be foreseen: every way of judging must agree with running them plainly

@@ -14,6 +14,7 @@ import gc
 import os
 import re
 import sys
+from collections import deque
 from marshal import dumps, loads
 from time import perf_counter, process_time
 from types import FunctionType, ModuleType
@@ -29,6 +30,7 @@ REFUSED_EXIT, MEMORY_EXIT = 76, 77  # exit codes of a script, believed only with
 
 PRINTS = re.compile("print|write|std|exec|eval|getattr|import_")  # else there is nothing to flush
 _MUTABLE = frozenset((list, dict, set))
+_CHANGING = (list, dict, set, deque, bytearray)
 
 
 class OutputLimit(BaseException):
@@ -156,14 +158,21 @@ class Candidate:
         if type(value) is FunctionType:
             return {"H": "function"}
         form = self._encode(value)
-        return {"H": type(value).__name__} if type(form) is dict and "O" in form else form
+        if type(form) is dict and "O" in form:
+            return {"H": type(value).__name__}
+        own = type(value).__module__ == "program"  # a class of the program on top of plain data: it may have more to it
+        return {"P": [type(value).__name__, form]} if own else form
 
     def _named(self, value: Any) -> Any:
-        return {"M": value.__name__} if type(value) is ModuleType else self._form(value)
+        if type(value) is ModuleType:
+            return {"M": value.__name__}
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return {"E": _lineage(value)}
+        return self._form(value)
 
     def _answered(self, number: int, value: Any, changed: list) -> list:
         form = self._form(value)
-        if type(form) is dict and "H" in form:
+        if type(form) is dict and ("H" in form or "P" in form):
             self.results[number] = value
         else:
             self.plain.add(number)
@@ -172,32 +181,34 @@ class Candidate:
     def do_call(self, number: int, target: Any, args: tuple, kwargs: dict) -> list:
         """Call; lists, dicts and sets among the arguments that changed are sent back so that in-place work is seen."""
         function = self._object(target)
-        if _MUTABLE.isdisjoint(map(type, args)):
+        if _MUTABLE.isdisjoint(map(type, args)) and (not kwargs or _MUTABLE.isdisjoint(map(type, kwargs.values()))):
             return self._answered(number, function(*args, **kwargs), [])
-        before = dumps(args, 2)
+        before = dumps((args, kwargs), 2)
         value = function(*args, **kwargs)
         try:
-            unchanged = dumps(args, 2) == before
+            unchanged = dumps((args, kwargs), 2) == before
         except ValueError:
             unchanged = False
         if unchanged:
             return self._answered(number, value, [])
-        old = loads(before)
-        changed = [[i, self._encode(a)] for i, a in enumerate(args) if type(a) in _MUTABLE and self._encode(a) != self._encode(old[i])]
+        old_args, old_kwargs = loads(before)
+        old = dict(enumerate(old_args)) | old_kwargs
+        now = [*enumerate(args), *kwargs.items()]
+        changed = [[i, self._encode(a)] for i, a in now if type(a) in _MUTABLE and self._encode(a) != self._encode(old[i])]
         return self._answered(number, value, changed)
 
     def do_callx(self, number: int, target: Any, args: Any, kwargs: Any) -> list:
         """Call with arguments that are not all plain builtins."""
         function = self._object(target)
         args, kwargs = self._decode(args), self._decode(kwargs)
-        before = [self._encode(a) if isinstance(a, list | dict | set) else None for a in args]
+        given = [(place, arg) for place, arg in (*enumerate(args), *kwargs.items()) if type(arg) in _CHANGING or _is_array(arg)]
+        before = [self._encode(arg) for _, arg in given]
         value = function(*args, **kwargs)
         changed = []
-        for place, (form, arg) in enumerate(zip(before, args, strict=True)):
-            if form is not None:
-                after = self._encode(arg)
-                if after != form:
-                    changed.append([place, after])
+        for form, (place, arg) in zip(before, given, strict=True):
+            after = self._encode(arg)
+            if after != form:
+                changed.append([place, after])
         return self._answered(number, value, changed)
 
     def do_get(self, number: int, target: Any, name: str) -> list:
@@ -216,6 +227,25 @@ class Candidate:
     def do_builtin(self, number: int, target: Any, name: str) -> list:
         """Apply len, iter, next, str or repr."""
         return self._answered(number, getattr(builtins, name)(self._object(target)), [])
+
+    def do_plain(self, number: int, target: Any) -> list:
+        """Give the plain data in an object of one of the program's own classes."""
+        return ["v", self._encode(self._object(target)), []]
+
+    def do_isinstance(self, number: int, target: Any, value: Any) -> list:
+        """Say whether a value is of a class of the program."""
+        return self._answered(number, isinstance(self._decode(value), self._object(target)), [])
+
+    def do_await(self, number: int, target: Any) -> list:
+        """Run a coroutine to its end."""
+        coroutine = self._object(target)
+        if "asyncio" in sys.modules:
+            return self._answered(number, sys.modules["asyncio"].run(coroutine), [])
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            return self._answered(number, end.value, [])
+        raise RuntimeError("the program awaits something without asyncio")
 
     def _printed(self) -> str:
         return "".join(self.printed)[-2000:] if self.printed else ""
@@ -289,7 +319,7 @@ class Candidate:
 
 
 def _describe(problem: BaseException) -> list:
-    """Return ["x", type name, text, is a syntax error of the program itself, nearest builtin type, arguments or None]."""
+    """Return ["x", type name, text, is a syntax error of the program itself, nearest builtin type, arguments or None, own classes]."""
     try:
         text = str(problem)[:500]
     except BaseException:
@@ -299,15 +329,30 @@ def _describe(problem: BaseException) -> list:
     except BaseException:
         args = None
     own = isinstance(problem, SyntaxError) and problem.filename == "<program>"
-    names = [c.__name__ for c in type(problem).__mro__ if getattr(builtins, c.__name__, None) is c]
+    *own_classes, base = _lineage(type(problem))
     return [
         "x",
         type(problem).__name__,
         text.encode("utf-8", "replace").decode(),
         own,
-        names[0] if names else "Exception",
+        base,
         args,
+        own_classes,
     ]
+
+
+def _lineage(kind: type) -> list[str]:
+    """Return the names of an exception class and its bases, up to the first builtin one."""
+    names = []
+    for one in kind.__mro__:
+        names.append(one.__name__)
+        if getattr(builtins, one.__name__, None) is one:
+            return names
+    return [*names, "Exception"]
+
+
+def _is_array(value: Any) -> bool:
+    return type(value).__name__ == "ndarray" and type(value).__module__ == "numpy"
 
 
 def run_script(program: str, modules: allow.Modules | None) -> int:

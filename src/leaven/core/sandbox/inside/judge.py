@@ -37,7 +37,8 @@ _CALLS_CHECK = re.compile(r"^check\(", re.MULTILINE)
 _OWN_CHECK = re.compile(r"^def check\(", re.MULTILINE)
 _TICK_S = 0.05  # the worker is told this often that jobs go on
 _QUEUED_BYTES = 1 << 16  # requests sent ahead; less than a socket holds, so that neither side waits for the other
-_MEANT_MODULES = frozenset("math cmath re copy json random itertools functools collections heapq unittest".split())
+_MEANT_MODULES = {n: n for n in "math cmath re copy json random itertools functools collections heapq unittest numpy".split()}
+_MEANT_MODULES["np"] = "numpy"
 _KEPT_TESTS, _KEPT_CHARS = 256, 200_000
 _COMPILED_CHARS = 8000
 
@@ -360,12 +361,10 @@ class _Batch:
         space: dict[str, Any] = {"__name__": "tests"}
         for name, form in found.items():
             if type(form) is dict and "M" in form:
-                if form["M"] in sys.stdlib_module_names:
+                if form["M"] in sys.stdlib_module_names or form["M"] == "numpy":
                     space[name] = __import__(form["M"])
-            elif type(form) is dict and "H" in form:
-                space[name] = self.link.named(name, form)
             else:
-                space[name] = self.link.decode(form)
+                space[name] = self.link.named(name, form)
         tests.reseed()
         for place[0], code in enumerate(tests.codes):
             tests.run_one(space, code)
@@ -428,11 +427,11 @@ def _checked(reply: list) -> tuple[dict[str, Any], list[Any], str, float, float]
 
 def _is_plain_answer(answer: Any) -> bool:
     """Return whether an answer is a value, with no argument changed in place."""
-    return type(answer) is list and len(answer) == 2 and answer[1] == []
+    return type(answer) is list and len(answer) == 2 and answer[1] == [] and not (type(answer[0]) is dict and "P" in answer[0])
 
 
 def _stays(form: Any) -> bool:
-    return type(form) is dict and ("H" in form or "M" in form)
+    return type(form) is dict and not {"H", "M", "P", "E"}.isdisjoint(form)
 
 
 def own_names(found: dict[str, Any], wanted: set[str], entry_point: str) -> dict[str, Any]:
@@ -446,7 +445,7 @@ def own_names(found: dict[str, Any], wanted: set[str], entry_point: str) -> dict
     """
     own = {n: f for n, f in found.items() if n in wanted and (n == entry_point or n not in _MEANT_MODULES)}
     plain = {n: f for n, f in own.items() if n == entry_point or not hasattr(_BUILTINS, n)}
-    modules = {n: {"M": n} for n in wanted & _MEANT_MODULES if n in found and n != entry_point}
+    modules = {n: {"M": _MEANT_MODULES[n]} for n in wanted & _MEANT_MODULES.keys() if n in found and n != entry_point}
     return (plain or own) | modules
 
 

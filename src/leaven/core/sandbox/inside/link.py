@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import marshal
+from collections import deque
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -67,6 +68,22 @@ class Reference:
     def __getitem__(self, key: Any) -> Any:
         return self._link.value("item", self._address, self._link.encode(key))
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._link.value("get", self._address, "__setitem__")(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._link.value("get", self._address, "__delitem__")(key)
+
+    def __enter__(self) -> Any:
+        return self._link.value("get", self._address, "__enter__")()
+
+    def __exit__(self, kind: Any, *_: Any) -> Any:
+        kind = kind if getattr(builtins, getattr(kind, "__name__", ""), None) is kind else kind and Exception
+        return self._link.value("get", self._address, "__exit__")(kind, None, None) is True
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return self._link.value("isinstance", self._address, self._link.encode(value)) is True
+
     def __len__(self) -> int:
         return int(self._link.value("builtin", self._address, "len"))
 
@@ -94,12 +111,80 @@ class Reference:
     __add__ = __radd__ = __sub__ = __rsub__ = __int__ = __float__ = __index__ = _refuse
 
 
+_ON_PLAIN = """eq ne lt le gt ge bool hash contains len getitem iter reversed str repr format int float index abs round neg add radd sub
+rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow and rand or ror xor rxor trunc floor ceil""".split()
+
+
+class Owned(Reference):
+    """A list, dict or set of a class of the program: attributes are the program's, what it holds is read as plain data.
+
+    So a method of such a class works, and no comparison, length or order it defines is believed.
+    """
+
+    __slots__ = ()
+
+    @property
+    def __class__(self) -> Any:
+        return type(self._plain())
+
+    def _plain(self) -> Any:
+        return self._link.value("plain", self._address)
+
+
+def _on_plain(name: str) -> Any:
+    def do(self: Owned, *values: Any) -> Any:
+        plain = self._plain()
+        if name == "__bool__":
+            return bool(plain)
+        if not hasattr(plain, name):
+            if values:
+                return NotImplemented
+            raise TypeError(f"a {type(plain).__name__} has no {name}")
+        return getattr(plain, name)(*[v._plain() if type(v) is Owned else v for v in values])
+
+    return do
+
+
+for _name in _ON_PLAIN:
+    setattr(Owned, f"__{_name}__", _on_plain(f"__{_name}__"))
+
+
+def _ask_for(self: Any, name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    link, address = self.__dict__["_stays"]
+    return link.value("get", address, name)
+
+
+def _with_attributes(base: type) -> type:
+    """Return a class for immutable data of a class of the program: plain data here, with the attributes it has there."""
+    body = {"__getattr__": _ask_for, "__reduce_ex__": lambda self, _: (base, (base(self),)), "stays_with_its_program": True}
+    return type(base.__name__, (base,), body)
+
+
+_MORE = {base: _with_attributes(base) for base in (int, float, str, bytes, tuple, frozenset)}
+
+
+class _Raised(type):
+    """The class of stand-ins for the program's exception classes: they can be caught, not made."""
+
+    def __call__(cls, *_: Any, **__: Any) -> Any:
+        raise NotComparable("the tests make an exception of the program")
+
+
 def _overwrite(target: Any, value: Any) -> None:
-    if isinstance(target, list) and isinstance(value, list):
+    if type(target) is not type(value):
+        return
+    if isinstance(target, list | bytearray):
         target[:] = value
-    elif isinstance(target, dict | set) and type(value) in (dict, set):
+    elif isinstance(target, dict | set):
         target.clear()
         target.update(value)
+    elif isinstance(target, deque):
+        target.clear()
+        target.extend(value)
+    elif type(target).__name__ == "ndarray" and target.shape == value.shape:
+        target[...] = value
 
 
 class Link:
@@ -121,6 +206,7 @@ class Link:
         self.asked = 0  # questions so far: the number of the next result
         self.functions: list[Any] = []
         self.values: dict[int, Any] = {}
+        self.exceptions: dict[str, Any] = {}
         self.trouble = None
 
     def give_up(self, problem: BaseException) -> BaseException:
@@ -164,7 +250,7 @@ class Link:
         except Forged as problem:
             raise self.give_up(problem) from None
         if reply[1] == RAISED:
-            raise remote(reply[2:])
+            raise self.remote(reply[2:])
         return reply[1:]
 
     def _answer(self, reply: list) -> None:
@@ -174,9 +260,38 @@ class Link:
         except Exception as problem:
             self.channel.send((None, "raised", type(problem).__name__, str(problem)[:500]))
 
-    def named(self, name: str, form: dict) -> Reference:
-        """Return the stand-in for a name of the program."""
-        return Reference(self, ("n", name), _kind_in(form["H"]))
+    def named(self, name: str, form: Any) -> Any:
+        """Return the value or the stand-in of a name of the program."""
+        if type(form) is dict and "E" in form:
+            return self.exception(form["E"])
+        return self._given(("n", name), form)
+
+    def _given(self, address: Address, form: Any) -> Any:
+        """Return the value of a form, or what stands for it where it stays with the program."""
+        if type(form) is dict and "H" in form:
+            one = Reference(self, address, _kind_in(form["H"]))
+            return _result_of(self, address) if one._kind == "coroutine" else one
+        if type(form) is dict and "P" in form:
+            if type(form["P"]) is not list or len(form["P"]) != 2:
+                raise self.give_up(Forged("an object without its data"))
+            plain = self.decode(form["P"][1])
+            if type(plain) not in _MORE:
+                return Owned(self, address, _kind_in(form["P"][0]))
+            made = _MORE[type(plain)](plain)
+            made._stays = (self, address)
+            return made
+        return self.decode(form)
+
+    def exception(self, names: Any) -> Any:
+        """Return the class that stands for an exception class of the program: names of it and its bases, a builtin one last."""
+        if type(names) is not list or not names or not all(type(n) is str for n in names):
+            raise self.give_up(Forged("an exception without names"))
+        if len(names) == 1:
+            kind = getattr(builtins, names[0], Exception)
+            return kind if isinstance(kind, type) and issubclass(kind, BaseException) else Exception
+        if names[0] not in self.exceptions:
+            self.exceptions[names[0]] = _Raised(names[0][:80], (self.exception(names[1:50]),), {})
+        return self.exceptions[names[0]]
 
     # -- questions of the tests ---------------------------------------------------------------------------------------
 
@@ -188,7 +303,7 @@ class Link:
             verb, sent, named = "callx", self.encode(args), self.encode(kwargs)
         number, (value, changed) = self._ask(verb, target, sent, named)
         for place, form in changed:
-            _overwrite(args[place], self.decode(form))
+            _overwrite(kwargs[place] if type(place) is str else args[place], self.decode(form))
         return self.result(number, value)
 
     def value(self, verb: str, target: Address, *rest: Any) -> Any:
@@ -198,11 +313,7 @@ class Link:
 
     def result(self, number: int, form: Any) -> Any:
         """Return the value of the form that answers question `number`."""
-        if type(form) is dict and "H" in form:
-            value: Any = Reference(self, ("r", number), _kind_in(form["H"]))
-        else:
-            value = self.decode(form)
-        self.values[number] = value
+        self.values[number] = value = self._given(("r", number), form)
         return value
 
     def _ask(self, *question: Any) -> tuple[int, list]:
@@ -219,7 +330,7 @@ class Link:
                 raise self.give_up(Differs())
             form = self.results[number]
             if type(form) is dict and RAISED in form:
-                raise remote(form[RAISED])
+                raise self.remote(form[RAISED])
             return number, self._pair(form)
         if not self.live:
             raise self.give_up(Differs())
@@ -247,6 +358,24 @@ class Link:
             return self.values[key[1]]
         raise ValueError("no earlier result")
 
+    def remote(self, described: Any) -> BaseException:
+        """Return the exception a reply describes, of the nearest builtin class and the program's own, marked with the original name.
+
+        An end of the process stays one (SystemExit is no Exception): `except Exception` in a test does not catch it.
+        """
+        name, text, own_syntax, base, args, own = [*(described if type(described) is list else []), *[""] * 6][:6]
+        names = [*(own if type(own) is list else []), base]
+        kind = self.exception(names if all(type(n) is str for n in names) else ["Exception"])
+        try:
+            problem = type.__call__(kind, *plaindata.decode(args)) if type(args) is list else type.__call__(kind, str(text))
+            if str(problem) != text:
+                problem = type.__call__(kind, str(text))
+        except (TypeError, ValueError):
+            problem = Exception(str(text)) if issubclass(kind, Exception) else BaseException(str(text))
+        problem.remote = str(name)[:80]  # type: ignore[attr-defined]
+        problem.own_syntax = bool(own_syntax)  # type: ignore[attr-defined]
+        return problem
+
     # -- values -------------------------------------------------------------------------------------------------------
 
     def encode(self, value: Any) -> Any:
@@ -268,6 +397,8 @@ class Link:
     def _remember(self, value: Any) -> dict:
         if isinstance(value, Reference):
             return {"H": value._address}
+        if type(value) in _MORE.values():
+            return {"H": value._stays[1]}
         if type(value) is ModuleType:  # else a program could name a module to have its tests judged beside it
             raise NotComparable("the tests pass on a module")
         return remember_local(value, self.functions)
@@ -276,6 +407,11 @@ class Link:
         if tag != "O" or type(key) is not list or len(key) != 2 or type(key[0]) is not int:
             raise ValueError("malformed reference")
         return Reference(self, ("o", key[0]), str(key[1])[:80])
+
+
+async def _result_of(link: Link, address: Address) -> Any:
+    """Stand for a coroutine of the program, which runs there when it is awaited here."""
+    return link.value("await", address)
 
 
 def remember_local(value: Any, functions: list[Any]) -> dict:
@@ -291,23 +427,3 @@ def remember_local(value: Any, functions: list[Any]) -> dict:
 
 def _kind_in(body: Any) -> str:
     return body[:80] if type(body) is str else "unknown"
-
-
-def remote(described: Any) -> BaseException:
-    """Return the exception a reply describes, as the nearest builtin one, marked with the original name.
-
-    An end of the process stays one (SystemExit is no Exception): `except Exception` in a test does not catch it.
-    """
-    name, text, own_syntax, base, args = [*(described if type(described) is list else []), "", "", "", "", None][:5]
-    kind = getattr(builtins, str(base), Exception)
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        kind = Exception
-    try:
-        problem = kind(*plaindata.decode(args)) if type(args) is list else kind(str(text))
-        if str(problem) != text:
-            problem = kind(str(text))
-    except (TypeError, ValueError):
-        problem = Exception(str(text)) if issubclass(kind, Exception) else BaseException(str(text))
-    problem.remote = str(name)[:80]  # type: ignore[attr-defined]
-    problem.own_syntax = bool(own_syntax)  # type: ignore[attr-defined]
-    return problem

@@ -1,10 +1,10 @@
 """Python values <-> tagged JSON: the only language in which a candidate process answers its judge; and the channel they use.
 
 JSON rather than pickle or marshal, because the bytes come from a hostile process. Plain are None, bool, int, float,
-str, bytes, complex, list, tuple, dict, set, frozenset, range, deque, date, time, datetime, timedelta, Fraction and
-Decimal; subclasses of these are sent as their base, read with the base's own methods, so an overridden __eq__ never
-arrives. Anything else becomes a reference if the sender gives a `remember` callable, else NotPlain. Not covered:
-shared references and cycles (a cycle is NotPlain).
+str, bytes, bytearray, complex, list, tuple, dict, set, frozenset, range, deque, Counter, OrderedDict, defaultdict, date,
+time, datetime, timedelta, Fraction, Decimal and arrays of numbers; other subclasses of these are sent as their base, read
+with the base's own methods, so an overridden __eq__ never arrives. Anything else becomes a reference if the sender gives
+a `remember` callable, else NotPlain. Not covered: shared references and cycles (a cycle is NotPlain).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import marshal
 import os
+import re
 import sys
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,9 @@ _STANDARD = {
     "decimal": ("Decimal",),
     "collections": ("deque",),
 }
+
+_FACTORIES = (int, float, str, bool, list, dict, set, tuple)
+_NUMBERS = re.compile("[<>|=][biufc][0-9]{1,2}")  # types of arrays that hold nothing but numbers
 
 Remember = Callable[[Any], dict] | None
 Resolve = Callable[[str, Any], Any] | None
@@ -177,6 +182,12 @@ def _encode(value: Any, remember: Remember) -> Any:
         return {"T": [_encode(v, remember) for v in value]}
     if kind is dict:
         return {"D": [[_encode(k, remember), _encode(v, remember)] for k, v in value.items()]}
+    if kind is Counter or kind is OrderedDict or kind is defaultdict:
+        items = [[_encode(k, remember), _encode(v, remember)] for k, v in kind.items(value)]
+        factory = value.default_factory if kind is defaultdict else None
+        return {"X": [kind.__name__, [items, factory.__name__ if factory in _FACTORIES else ""]]}
+    if remember is not None and getattr(kind, "stays_with_its_program", False):
+        return remember(value)
     for base, convert in _BASES:
         if issubclass(kind, base):
             return convert(value, remember)
@@ -187,6 +198,8 @@ def _encode(value: Any, remember: Remember) -> Any:
             number = value.item()
             if type(number) in _NATIVE_LEAVES:
                 return _encode(number, None)
+        if kind is base and kind.__name__ == "ndarray" and kind.__module__ == "numpy" and _NUMBERS.fullmatch(str(value.dtype.str)):
+            return {"X": ["ndarray", [str(value.dtype.str), list(value.shape), value.tobytes().hex()]]}
     if remember is not None:
         return remember(value)
     raise NotPlain(f"a value of type {kind.__name__}")
@@ -257,6 +270,20 @@ def _decode_standard(body: Any, resolve: Resolve) -> Any:
         import collections
 
         return collections.deque([_decode(x, resolve) for x in data[0]], data[1])
+    if name in ("Counter", "OrderedDict", "defaultdict"):
+        made: Any = Counter() if name == "Counter" else OrderedDict()
+        if name == "defaultdict":
+            made = defaultdict(next((f for f in _FACTORIES if f.__name__ == data[1]), None))
+        for key, one in data[0]:
+            made[_decode(key, resolve)] = _decode(one, resolve)
+        return made
+    if name == "ndarray":
+        kind, shape, numbers = data
+        if not _NUMBERS.fullmatch(kind):
+            raise ValueError("malformed value: an array of something else than numbers")
+        import numpy
+
+        return numpy.frombuffer(bytes.fromhex(numbers), kind).reshape(shape).copy()
     if name in _STANDARD["datetime"]:
         import datetime
 

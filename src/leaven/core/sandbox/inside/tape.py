@@ -224,7 +224,7 @@ def record(codes: list[CodeType], single: list[bool], names: set[str], run: Any)
         tape.plain = False
     space: dict[str, Any] = {"__name__": "tests"}
     for name in names:
-        if name in sys.stdlib_module_names:
+        if name in sys.stdlib_module_names or name in ("np", "numpy"):
             if name in sys.modules:
                 space[name] = sys.modules[name]
         else:
