@@ -74,26 +74,28 @@ def pairs(
     if keep:  # the share of texts seen then says how many of the final pairs have been seen
         plan = [plan[k] for k in rng(0, "batch-order").permutation(len(plan))]
     done = 0
-    for rows in plan:
-        ctx.check_stop()
-        seen = tracked.backward(lay_out(rows, texts, bool(pack_tokens), tracked.device))
-        if len(kept) == 1 or (positions and not keep):
-            _take_all(seen, vectors, kept, texts, positions)
-        else:
-            scores_DQ = batch_scores(seen, vectors, len(kept)).cpu().numpy()
-            for query, extremes in enumerate(kept):
-                for d, number in enumerate(seen.batch.numbers):
-                    if extremes.admits(scores_DQ[d, query]):
-                        extremes.add(Pair(query, number, float(scores_DQ[d, query])))
-            done_share = (done + len(seen.batch.numbers)) / len(texts)
-            if positions:
-                window.hold(seen, done_share)
-        done += len(seen.batch.numbers)
-        ctx.progress(done, len(texts), "scores")
+    with tracked.steady():
+        for rows in plan:
+            ctx.check_stop()
+            seen = tracked.backward(lay_out(rows, texts, bool(pack_tokens), tracked.device))
+            if len(kept) == 1 or (positions and not keep):
+                _take_all(seen, vectors, kept, texts, positions)
+            else:
+                scores_DQ = batch_scores(seen, vectors, len(kept)).cpu().numpy()
+                for query, extremes in enumerate(kept):
+                    for d, number in enumerate(seen.batch.numbers):
+                        if extremes.admits(scores_DQ[d, query]):
+                            extremes.add(Pair(query, number, float(scores_DQ[d, query])))
+                done_share = (done + len(seen.batch.numbers)) / len(texts)
+                if positions:
+                    window.hold(seen, done_share)
+            done += len(seen.batch.numbers)
+            ctx.progress(done, len(texts), "scores")
     window.let_go(0, 1.0)
     found = [pair for extremes in kept for pair in extremes.sorted()]
     if positions:
-        _run_again(tracked, texts, vectors, [p for p in found if "position" not in p.tokens], batch_tokens, ctx)
+        with tracked.steady():
+            _run_again(tracked, texts, vectors, [p for p in found if "position" not in p.tokens], batch_tokens, ctx)
     if "loss" in decompositions:
         _split_by_loss(tracked, texts, targets.vectors, found, batch_tokens, ctx)
     return found

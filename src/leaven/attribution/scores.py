@@ -75,8 +75,9 @@ def text_scores(
     """
     refuse_dense(len(targets.names), len(texts))
     result = np.zeros((len(targets.names), len(texts)))
-    for seen in _passes(tracked, texts, batch_tokens, pack_tokens, ctx):
-        result[:, seen.batch.numbers] = batch_scores(seen, targets.vectors, len(targets.names)).t().cpu().numpy()
+    with tracked.steady():
+        for seen in _passes(tracked, texts, batch_tokens, pack_tokens, ctx):
+            result[:, seen.batch.numbers] = batch_scores(seen, targets.vectors, len(targets.names)).t().cpu().numpy()
     return result
 
 
@@ -167,12 +168,11 @@ def _passes(
 ) -> Iterator[Seen]:
     """Yield one backward pass per batch, with progress."""
     ctx, done = ctx or StepContext(), 0
-    with tracked.steady():
-        for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
-            ctx.check_stop()
-            yield tracked.backward(batch)
-            done += len(batch.numbers)
-            ctx.progress(done, len(texts), "scores")
+    for batch in make_batches(texts, tracked.model.max_tokens, batch_tokens, pack_tokens, tracked.device):
+        ctx.check_stop()
+        yield tracked.backward(batch)
+        done += len(batch.numbers)
+        ctx.progress(done, len(texts), "scores")
 
 
 def batch_scores(seen: Seen, vectors: Vectors, queries: int) -> Tensor:
