@@ -176,6 +176,7 @@ class Judge:
             if run is not None:
                 index, tests, number, _ = run.queue.popleft()
                 run.note(index, run.judge_reply(index, tests, number) or ("differs", "", "", 0.0, 0.0))
+                run.link.channel.sock.close()
             self.say(batch, 1, at_once=place == len(runs) - 1)
         self.tell(b"e")
 
@@ -335,11 +336,14 @@ class _Batch:
             ended = self.link.trouble or problem
         if ended is None:
             return "pass", "", printed, cpu_s, wall_s
-        if isinstance(ended, Differs):
-            if self.alone and self.batch["recorded"]:
-                return "differs", "", "", 0.0, 0.0  # what the program did meanwhile cannot be undone in its process
-            return None
-        return *classify(ended, place[0], tests.texts), printed, cpu_s, wall_s
+        try:
+            if isinstance(ended, Differs):
+                if self.alone and self.batch["recorded"]:
+                    return "differs", "", "", 0.0, 0.0  # what the program did meanwhile cannot be undone in its process
+                return None
+            return *classify(ended, place[0], tests.texts), printed, cpu_s, wall_s
+        finally:
+            ended = self.link.trouble = None  # its frames hold the conversation, a socket with it
 
     def apply_tests(self, tests: Tests, found: dict[str, Any], answers: list[Any], place: list[int]) -> None:
         """Pass when all that the recording took for granted holds; else run the tests with the answers."""
