@@ -75,7 +75,7 @@ MODULES = "linear+head"
 DAMPING = {"ekfac": 0.1, "ekfac_1": 1.0}
 REFINED = {
     "refined": Refinement("krylov", passes=4),
-    "refined_stochastic": Refinement("stochastic", steps=64, batch_texts=16),
+    "refined_stochastic": Refinement("stochastic"),
 }
 REFINED_DAMPING = 1.0
 EXACT = {"exact_ggn": 1.0, "exact_ggn_0.1": 0.1}
@@ -326,6 +326,9 @@ class Bench:
         drops = values[:1] - values[1:]
         gone = 1 - weights_of(groups, len(self.texts))
         predicted = {m: predicted_values(s, gone) for m, s in scores.items()}
+        top = self._top(scores)
+        of_top = self.values(self.scored["top"], "top", [Copy("", ()), *top])["converged"]
+        self.effects = {"groups": self._effects(drops, predicted, size), "thirds": self._thirds(scores, size)}
         shared = {"step": step, "averaged": self.setting.averaged}
         for statistic in ("spearman", "pearson", "sign"):
             yield from agreements("group", statistic, predicted, drops, names, draws=self.setting.draws, **shared)
@@ -333,9 +336,7 @@ class Bench:
         noise = np.where(self.labels > 0, 1, 0)
         noise[:, 12 * size :] = -1
         yield from planted_auc(noise, scores, statistic="auc noise", draws=self.setting.draws // 4, **shared)
-        self.effects = {"groups": self._effects(drops, predicted, size), "thirds": self._thirds(scores, size)}
-        top = self._top(scores)
-        yield from self._removed(top, self.values(self.scored["top"], "top", [Copy("", ()), *top])["converged"], step)
+        yield from self._removed(top, of_top, step)
 
     def _effects(self, drops_KSQ: np.ndarray, predicted: Mapping[str, np.ndarray], size: int) -> dict[str, dict[str, float]]:
         """Return what leaving out a group costs its query by its kind, in nats: realised, and predicted by methods in nats."""
