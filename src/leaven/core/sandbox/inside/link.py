@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import marshal
+import operator
 from collections import deque
 from types import FunctionType, ModuleType
 from typing import Any
@@ -118,17 +119,29 @@ rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow and rand or 
 class Owned(Reference):
     """A list, dict or set of a class of the program: attributes are the program's, what it holds is read as plain data.
 
-    So a method of such a class works, and no comparison, length or order it defines is believed.
+    So a method of such a class works, and no comparison, length or order it defines is believed. What was read holds until the
+    tests ask the program for something else: it cannot change between two looks.
     """
 
-    __slots__ = ()
+    __slots__ = ("_read", "_asked")
+
+    def __init__(self, link: Link, address: Address, kind: str, plain: Any) -> None:
+        super().__init__(link, address, kind)
+        object.__setattr__(self, "_read", plain)
+        object.__setattr__(self, "_asked", link.asked)
 
     @property
     def __class__(self) -> Any:
         return type(self._plain())
 
     def _plain(self) -> Any:
-        return self._link.value("plain", self._address)
+        if self._asked != self._link.asked:
+            object.__setattr__(self, "_read", self._link.value("plain", self._address))
+            object.__setattr__(self, "_asked", self._link.asked)
+        return self._read
+
+
+_REFLECTED = {f"__r{n}__": getattr(operator, f"__{n}__") for n in "add sub mul truediv floordiv mod pow and or xor".split()}
 
 
 def _on_plain(name: str) -> Any:
@@ -136,6 +149,8 @@ def _on_plain(name: str) -> Any:
         plain = self._plain()
         if name == "__bool__":
             return bool(plain)
+        if name in _REFLECTED:  # `[0] + owned`: what a list has no method for, the operator does
+            return _REFLECTED[name](*values, plain)
         if not hasattr(plain, name):
             if values:
                 return NotImplemented
@@ -276,7 +291,7 @@ class Link:
                 raise self.give_up(Forged("an object without its data"))
             plain = self.decode(form["P"][1])
             if type(plain) not in _MORE:
-                return Owned(self, address, _kind_in(form["P"][0]))
+                return Owned(self, address, _kind_in(form["P"][0]), plain)
             made = _MORE[type(plain)](plain)
             made._stays = (self, address)
             return made
