@@ -269,3 +269,14 @@ def test_the_bar_at_five_thousand_parameters(tmp_path):
     ours, plain = rows["krylov 4"], rows["ekfac"]
     assert ours["spearman"] >= 0.90 and ours["spearman"] > plain["spearman"] + 0.2
     assert ours["passes"] <= 4 and ours["worst_residual_against_ekfac"] <= 1
+
+
+@pytest.mark.slow
+def test_the_bars_at_fifty_thousand_parameters(tmp_path):
+    """One corpus and seed of benchmarks/refinement.py: about 90 CPU-seconds."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import refinement
+
+    rows = {r["method"]: r for r in refinement.run_case("arithmetic", "50k", 0, tmp_path)}
+    assert rows["krylov 8"]["spearman"] >= 0.85 and rows["krylov 8"]["passes"] <= 8
+    assert rows["stochastic 160 x 6"]["spearman"] >= 0.80 and rows["stochastic 160 x 6"]["passes"] <= 10
