@@ -9,6 +9,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -339,3 +340,22 @@ def test_honest_programs_pass(tier, share):
 @pytest.mark.parametrize(("tier", "share"), runs([("A", 64), ("A", 1), ("D", 64)]))
 def test_neighbours_are_not_poisoned(tier, share):
     check(POISON, tier, share, neighbours=len(INNOCENT))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_daemon_does_not_outlive_its_job_even_where_it_may_run(tier):
+    mark = f"{90000 + os.getpid() % 1000}.5"
+    program = ("import os\nif os.fork() == 0:\n os.setsid()\n if os.fork(): os._exit(0)\n"
+               f" os.execv('/bin/sleep', ['sleep', '{mark}'])\ndef f(x): return 1")
+    for tests in ((), ("assert f(2) == 1",)):
+        [result] = execute([Job("daemon", program, tests, limits=LIMITS)], tier=tier, allow_unsafe=True, workers=1)
+        assert result.status in ("pass", "error"), result
+        assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in read(p)]
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

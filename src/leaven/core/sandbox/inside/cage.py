@@ -103,8 +103,9 @@ class Cage:
             folders = self._prepare_scratch(libraries)
         if self.tier in "CD" and LINUX:
             self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        if self.tier in "CD" and LINUX:  # what leaves its process group comes back to this worker as an orphan
+            (self.kernel or Kernel()).call("prctl", SUBREAPER, 1, 0, 0, 0)
         if self.tier == "C":
-            self.kernel.call("prctl", SUBREAPER, 1, 0, 0, 0)
             self._ruleset = self._build_ruleset([*readable, *libraries, *folders, *_SYSTEM_FOLDERS])
         if self.tier == "A":
             os.setgroups([])
@@ -342,21 +343,29 @@ class Cage:
             self._locks[key] = LightLock(self.uid, limits) if self.settled else Lock(self, limits, kind)
         return self._locks[key]
 
-    def bury(self, pid: int) -> None:
+    def bury(self, pid: int, judge_pid: int) -> None:
         """End whatever is left of a child that has been waited for (tiers C and D share their pid namespace with
         it)."""
         if self._pidns >= 0:
             return
         try:
             os.killpg(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            return
-        while True:
-            try:
-                if os.waitpid(-pid, 0)[0] == 0:
-                    return
-            except ChildProcessError:
-                return
+            while os.waitpid(-pid, 0)[0]:
+                continue
+        except (ProcessLookupError, PermissionError, ChildProcessError):
+            pass
+        while orphans := self._children() - {judge_pid}:  # ending one brings its own children here
+            for one in orphans:
+                os.kill(one, signal.SIGKILL)
+                os.waitpid(one, 0)
+
+    def _children(self) -> set[int]:
+        """Return the children of this process, ended ones that were not waited for too; none where the system does not say."""
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children", "rb") as listing:
+                return set(map(int, listing.read().split()))
+        except OSError:
+            return set()
 
 
 def empty_folder(path: str) -> None:

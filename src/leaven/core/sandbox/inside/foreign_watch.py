@@ -120,7 +120,7 @@ class ForeignWatch:
         if self.reason:
             os.kill(self.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self.pid, 0)
-        self.zygote.cage.bury(self.pid)
+        self.zygote.cage.bury(self.pid, self.zygote.judge_pid)
         for fd in self.outputs:
             if not self.reason:
                 self.read_output(fd)

@@ -188,7 +188,7 @@ class Zygote:
         for one in (pid, self.judge_pid):
             if one:
                 os.kill(one, signal.SIGKILL)
-        self.cage.bury(pid)
+        self.cage.bury(pid, self.judge_pid)
         if self.cage.scratch:
             cages.remove_folder(self.cage.scratch)
         os._exit(0)

@@ -157,7 +157,7 @@ class Watch:
             except ProcessLookupError:
                 pass
         _, status, usage = os.wait4(self.pid, 0)
-        self.zygote.cage.bury(self.pid)
+        self.zygote.cage.bury(self.pid, self.zygote.judge_pid)
         if not self.unjudged and not self.judged and not self.reason.startswith("judge"):
             self.await_judge()
         for fd in self.outputs:
