@@ -30,6 +30,7 @@ REFUSED_EXIT, MEMORY_EXIT = 76, 77  # exit codes of a script, believed only with
 
 PRINTS = re.compile("print|write|std|exec|eval|getattr|import_")  # else there is nothing to flush
 _MUTABLE = frozenset((list, dict, set))
+_PLAIN = frozenset((type(None), bool, int, float, str, list, tuple, dict, set))
 _CHANGING = (list, dict, set, deque, bytearray)
 
 
@@ -155,6 +156,8 @@ class Candidate:
 
     def _form(self, value: Any) -> Any:
         """Return the form of a value with a name or number of its own."""
+        if type(value) in _PLAIN:
+            return self._encode(value)
         if type(value) is FunctionType:
             return {"H": "function"}
         form = self._encode(value)
