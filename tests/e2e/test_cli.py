@@ -226,20 +226,21 @@ def test_execute_judges_resumes_and_notices_changes(tmp_path: Path, cli: Cli) ->
         {"id": "right", "program": "def f(x): return x + 1", "tests": ["assert f(1) == 2"]},
         {"id": "wrong", "program": "def f(x): return x", "tests": "assert f(1) == 2"},
         {"id": "io", "program": "print(int(input()) * 2)", "stdin": "21", "expected_stdout": "42"},
+        {"id": "nothing", "program": "", "tests": "assert f(1) == 2"},
     ]
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     first = cli(tmp_path, "execute", "p.jsonl")
     verdicts = {
         v["id"]: v["verdict"] for v in map(json.loads, (tmp_path / "p.verdicts.jsonl").read_text().splitlines())
     }
-    assert first.returncode == 0 and verdicts == {"right": "pass", "wrong": "fail", "io": "pass"}, (
+    assert first.returncode == 0 and verdicts == {"right": "pass", "wrong": "fail", "io": "pass", "nothing": "error"}, (
         first.stdout + first.stderr
     )
     with (tmp_path / "p.verdicts.jsonl").open("a") as handle:
         handle.write('{"id": "cut by a ki')
     rows[1]["program"] = "def f(x): return x + 1"
     (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert "1 judged now, 2 known before" in cli(tmp_path, "execute", "p.jsonl").stdout
+    assert "1 judged now, 3 known before" in cli(tmp_path, "execute", "p.jsonl").stdout
     (tmp_path / "bad.jsonl").write_text('{"id": 1, "programm": "x"}')
     assert "Did you mean 'program'?" in cli(tmp_path, "execute", "bad.jsonl").stderr
 
