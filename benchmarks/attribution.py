@@ -59,12 +59,14 @@ CASES = {
     c.name: c
     for c in (
         Case("mlp", "mlp", (*OURS, "kronfluence", "kronfluence_bf16")),
+        Case("mlp_wide", "mlp", ("leaven", "kronfluence"), width=512, ffn=2048),
         Case("linear", "linear", (*OURS, "kronfluence", "kronfluence_bf16", "bergson", "bergson_bf16")),
         Case("tokens", "linear", ("tokens",), texts=100, queries=32),
     )
 }
 BARS = (
     ("mlp", "total", "leaven", "kronfluence", 3.0),
+    ("mlp_wide", "total", "leaven", "kronfluence", 3.0),
     ("mlp", "total", "leaven_bf16", "kronfluence", 3.0),
     ("mlp", "total", "leaven_bf16", "kronfluence_bf16", 2.5),
     ("linear", "total", "leaven", "kronfluence", 2.0),
@@ -72,6 +74,7 @@ BARS = (
     ("linear", "total", "leaven", "bergson", 1.5),
     ("linear", "total", "leaven_bf16", "bergson_bf16", 1.5),
     ("mlp", "second", "leaven", "kronfluence", 5.0),
+    ("mlp_wide", "second", "leaven", "kronfluence", 5.0),
     ("mlp", "second", "leaven_bf16", "kronfluence_bf16", 5.0),
     ("linear", "second", "leaven", "kronfluence", 5.0),
     ("linear", "second", "leaven_bf16", "kronfluence_bf16", 5.0),

@@ -74,6 +74,18 @@ def test_eigenvectors_rebuild_the_matrix(case):
     torch.testing.assert_close((vectors * values) @ vectors.t(), whole, rtol=0, atol=3e-6 * float(spectrum.max().clamp(min=1e-9)) * 10)
 
 
+def test_large_matrices_get_eigenvectors_of_double_precision(monkeypatch):
+    monkeypatch.setattr(dense, "_MOST_SINGLE", 519)
+    spectrum, basis = torch.logspace(-6, 0, 520, dtype=torch.float64), torch.linalg.qr(drawn(520, 520).double())[0]
+    whole = ((basis * spectrum) @ basis.t()).float()
+    values, vectors = eigenvectors(whole)
+    exact = torch.linalg.eigvalsh(whole.double())
+    assert vectors.dtype == values.dtype == torch.float32
+    torch.testing.assert_close(values.double(), exact, rtol=1e-6, atol=1e-12)  # fp32 leaves 1e-7 of the largest: all of the smallest
+    kept = vectors.double()
+    torch.testing.assert_close((kept * values.double()) @ kept.t(), whole.double(), rtol=0, atol=2e-7)
+
+
 def test_eigenvectors_that_are_not_orthonormal_are_found_another_way(monkeypatch):
     x = drawn(520, 520)
     x = x @ x.t()

@@ -21,6 +21,9 @@ from torch import Tensor
 _SMALL = 128
 """Columns below which plain routines are as fast."""
 _SMALL_EIGEN = 512
+_MOST_SINGLE = 1024
+"""Rows up to which eigenvectors are taken in fp32: beyond, what fp32 leaves of the small ones shows in the scores (at 2048 rows the
+ranking of texts agrees with an fp64 basis to .99985 instead of .99999)."""
 _COLUMNS = 4
 """Column blocks of a Gram matrix without BLAS: (1 + 1/4) / 2 of the products, at the speed of whole ones."""
 _ROWS = 1024
@@ -82,9 +85,12 @@ def add_gram(sums_nn: Tensor, x_Rn: Tensor) -> None:
 def eigenvectors(x_nn: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues, ascending, and eigenvectors in columns of a symmetric fp32 matrix whose upper triangle counts.
 
-    fp64 is the way out where fp32 does not converge.
+    Large matrices are solved in fp64, which is also the way out where fp32 does not converge.
     """
-    if x_nn.device.type == "cpu" and x_nn.dtype == torch.float32 and len(x_nn) >= _SMALL_EIGEN:
+    if x_nn.dtype == torch.float32 and len(x_nn) > _MOST_SINGLE:
+        values, vectors = eigenvectors(x_nn.double())
+        return values.float(), vectors.float()
+    if x_nn.device.type == "cpu" and x_nn.dtype in (torch.float32, torch.float64) and len(x_nn) >= _SMALL_EIGEN:
         found = _robust(x_nn)
         if found is not None:
             return found
@@ -102,7 +108,8 @@ def _robust(x_nn: Tensor) -> tuple[Tensor, Tensor] | None:
     from scipy.linalg import lapack
 
     n = len(x_nn)
-    reflectors, diagonal, beside, scales, _ = lapack.ssytrd(x_nn.contiguous().numpy().T, lower=1, lwork=64 * n)
+    reduce, turn = (lapack.ssytrd, lapack.sormqr) if x_nn.dtype == torch.float32 else (lapack.dsytrd, lapack.dormqr)
+    reflectors, diagonal, beside, scales, _ = reduce(x_nn.contiguous().numpy().T, lower=1, lwork=64 * n)
     try:
         values, turned = linalg.eigh_tridiagonal(diagonal, beside, check_finite=False)
     except (linalg.LinAlgError, ValueError):
@@ -116,6 +123,6 @@ def _orthonormal(q_nn: Tensor) -> bool:
     """Say whether rows are orthonormal: neighbours (clusters are where it is lost) and a random combination."""
     n, worst = len(q_nn), 1e-4
     near = [torch.linalg.vecdot(q_nn[d:], q_nn[: n - d]) - float(d == 0) for d in range(2)]
-    v = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    v = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=q_nn.dtype)
     off = (q_nn @ (q_nn.t() @ v) - v).norm() / v.norm()
     return all(float(x.abs().max()) < worst for x in near) and float(off) < worst  # false for nan

@@ -51,7 +51,7 @@ MUCH_DRIFT = 2.0
 """Drift (store.py) of added texts from which a new store is advised."""
 
 
-@step(version=4)
+@step(version=5)
 def attribute(spec: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, ctx: StepContext) -> None:
     """Write influence.parquet, factors.safetensors, strips.html (levels below instance), report.json and
     timings.parquet.
