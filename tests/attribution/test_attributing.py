@@ -99,6 +99,8 @@ def test_influence_is_averaged_over_labels_of_the_rows(files, tmp_path):
     assert (means["domain", "", "sums"]["low"], means["domain", "", "sums"]["high"]) == pytest.approx((low, high), rel=1e-6)
     assert {"kind", "token_class"} <= {by for by, _, _ in means}
     assert "begins" in found.top(3).columns and found.top(3)["begins"][0].startswith("add")
+    refined = attribute(files / "model", train, files / "targets.jsonl", tmp_path / "c", refine=2)
+    assert set(found.groups["method"]) == {"ekfac"} and set(refined.groups["method"]) == {"ekfac+krylov"}
     for wrong, said in (("topic", "LABEL"), ("domian", "Did you mean 'domain'")):
         with pytest.raises(StudyError, match=said):
             attribute(files / "model", train, files / "targets.jsonl", tmp_path / "b", by=[wrong])

@@ -240,7 +240,7 @@ def _validation_row(cell: Validation, record: Mapping[str, Any]) -> Row:
 
 
 def leading_method(cell: Cell, scores: Sequence[Scores], validation: Sequence[Row]) -> str:
-    """Return the method that the rest of the report uses: what predicts retraining best, else EK-FAC, else the first."""
+    """Return the method that the rest of the report uses: what predicts retraining best, else EK-FAC, refined if it was, else the first."""
     methods = list(dict.fromkeys(s.method for s in scores))
     own = [r for r in validation if (r["name"], r["condition"], r["level"]) == (cell.name, cell.condition, cell.level)]
     measures = (("lds", "spearman"), ("group", "spearman"), *dict.fromkeys(("auc", r["statistic"]) for r in own if r["kind"] == "auc"))
@@ -251,4 +251,4 @@ def leading_method(cell: Cell, scores: Sequence[Scores], validation: Sequence[Ro
         if ranked:
             return ranked[0]
     curved = [m for m in methods if m.startswith("ekfac")]
-    return (curved or methods or [""])[-1 if curved else 0]
+    return max(curved) if curved else (methods or [""])[0]  # "ekfac+krylov" > "ekfac"

@@ -41,8 +41,8 @@ def label_columns(by: Sequence[str]) -> dict[str, str]:
 
 
 def group_means(folder: Path, labels: pl.DataFrame, domains: Mapping[str, str], tokens: Path, model: Path) -> pl.DataFrame:
-    """Write influence.json; return target, split, by, within, group, n, mean, low, high (nats per removed text, segment or token) and
-    the same per learned token.
+    """Write influence.json; return method, target, split, by, within, group, n, mean, low, high (nats per removed text, segment or
+    token) and the same per learned token.
 
     Args:
         folder: holds influence.parquet and report.json.
@@ -56,7 +56,8 @@ def group_means(folder: Path, labels: pl.DataFrame, domains: Mapping[str, str], 
     records = influence_records([run], labels, domains=domains)
     write_influence(folder / "influence.json", records)
     main = records["models"][0]["main"] if records else ""
-    return _table([r for r in records.get("means", ()) if r["method"] == main])
+    means = _table([r for r in records.get("means", ()) if r["method"] == main])
+    return means.select(pl.lit(main).alias("method"), pl.all())
 
 
 def row_labels(file: Path, rows: Path, columns: Mapping[str, str]) -> pl.DataFrame:

@@ -296,7 +296,9 @@ def attribution_text(found: Attribution, n: int) -> str:
         ]
         head = (*(("target",) if targets else ()), "by", "group", "n", "mean influence", "per learned token")
         more = f"\nand {len(rows) - MAX_SHOWN} more" if len(rows) > MAX_SHOWN else ""
-        parts.append(f"mean influence of groups, 95 % interval over rows (this one model)\n{columns(rows[:MAX_SHOWN], head)}{more}")
+        method = found.groups["method"][0]
+        title = f"mean influence of groups by {method}, 95 % interval over rows (this one model)"
+        parts.append(f"{title}\n{columns(rows[:MAX_SHOWN], head)}{more}")
     places = [f"table: {found.table}"] + ([f"groups: {found.folder / 'influence.json'}"] if found.groups is not None else [])
     return "\n\n".join([*parts, "\n".join([*places, *([f"strips: {found.page}"] if found.page else [])])])
 
