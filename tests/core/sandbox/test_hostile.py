@@ -6,7 +6,6 @@ the allow-list does not prove harmless is refused, which is the right verdict th
 
 # ruff: noqa: E501  (a program a line)
 import os
-import subprocess
 import sys
 
 import pytest
@@ -264,39 +263,20 @@ NOTHING_LEFT = {
 }
 
 
-@pytest.fixture(scope="module")
-def guard(tmp_path_factory):
-    """A file and a process that no program may touch."""
-    folder = tmp_path_factory.mktemp("guarded")
-    folder.chmod(0o755)
-    path = folder / "guard"
-    path.write_text("untouched")
-    path.chmod(0o666)
-    canary = subprocess.Popen([sys.executable, "-S", "-c", "import time\nwhile True: time.sleep(60)"])
-    before = path.stat()
-    yield {"guard": path, "canary": canary.pid, "folder": folder}
-    assert canary.poll() is None, "the canary process was ended"
-    canary.kill()
-    canary.wait()
-    assert path.read_text() == "untouched"
-    assert (path.stat().st_mtime_ns, path.stat().st_mode, path.stat().st_nlink) == (before.st_mtime_ns, before.st_mode, 1)
-    assert [p.name for p in folder.iterdir()] == ["guard"]
-
-
-def jobs(programs, tests, guard=None):
+def jobs(programs, tests, guarded=None):
     """One job per program, the guard's names filled in."""
     filled = {}
     for name, (program, _) in programs.items():
-        for key, value in (guard or {}).items():
-            program = program.replace("{" + key + "}", str(value))
+        for key, value in (guarded or {}).items():
+            program = program.replace(key, value)
         filled[name] = program
     return [Job(name, program, tests, limits=LIMITS) for name, program in filled.items()]
 
 
-def check(programs, tests, tier, guard=None, **options):
+def check(programs, tests, tier, guarded=None, **options):
     """Run all programs and compare verdicts; at tier D a refusal is right as well."""
     wrong = []
-    for result in execute(jobs(programs, tests, guard), tier=tier, workers=2, **options):
+    for result in execute(jobs(programs, tests, guarded), tier=tier, workers=2, **options):
         expected = programs[result.id][1].split()
         refused = tier == "D" and result.status == "harness_error" and "refused" in result.detail
         if result.status not in expected and not refused:
@@ -326,10 +306,10 @@ def test_crashes_and_broken_texts_have_their_own_verdicts(tier):
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.skipif(sys.platform != "linux", reason="the programs speak Linux")
-def test_no_program_reaches_the_machine(tier, guard, monkeypatch):
+def test_no_program_reaches_the_machine(tier, guarded, monkeypatch):
     monkeypatch.setenv("LEAVEN_TEST_SECRET", "1")
     programs = {n: p for n, p in (ESCAPES | NOTHING_LEFT).items() if os.uname().machine == "x86_64" or "ctypes" not in p[0]}
-    check(programs, ("assert f(2) == 'contained', f(2)",), tier, guard)
+    check(programs, ("assert f(2) == 'contained', f(2)",), tier, guarded)
 
 
 def test_the_suite_is_large_enough():

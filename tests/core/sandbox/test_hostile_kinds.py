@@ -7,7 +7,6 @@ forms that a sandbox easily gets wrong. At tier D what the allow-list does not p
 # ruff: noqa: E501  (a program a line)
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +53,15 @@ ANSWERS = {
 }
 # tests that catch everything do not hide how a program ended
 CAUGHT = {
+    'with_swallows_assert': ('class C:\n def __enter__(s): return s\n def __exit__(s, *a): return True\ndef f(x): return C()', 'with f(2):\n assert 1 == 2', 'fail'),
+    'with_swallows_answer': ('class C:\n def __enter__(s): return s\n def __exit__(s, *a): return True\ndef f(x): return 3', 'with C():\n assert f(2) == 2', 'fail error'),
+    'with_swallows_compare': ('class C:\n def __enter__(s): return s\n def __exit__(s, *a): return True\nclass E:\n def __eq__(s,o): return True\ndef f(x): return E()', 'with C():\n assert f(2) == 2', 'fail error'),
+    'with_swallows_type_error': ('class C:\n def __enter__(s): return None\n def __exit__(s, *a): return True', 'with C() as c:\n assert c.value == 2', 'error'),
+    'with_swallows_own_error': ('class C:\n def __enter__(s): return s\n def __exit__(s, *a): return True\n @property\n def value(s): raise ValueError', 'with C() as c:\n assert c.value == 2', 'error'),
+    'generator_swallows': ('import contextlib\n@contextlib.contextmanager\ndef f(x):\n try: yield 1\n except BaseException: pass', 'with f(2) as c:\n assert c == 2', 'fail error'),
+    'own_name_assertion': ('Wrong = AssertionError\ndef f(x): return 1', 'try:\n f(-1)\n assert False\nexcept Wrong:\n pass', 'fail'),
+    'own_name_exception': ('Wrong = Exception\ndef f(x): return 1', 'try:\n f(-1)\n assert False\nexcept Wrong:\n pass', 'fail'),
+    'own_name_base': ('Wrong = BaseException\ndef f(x): return 1', 'try:\n f(-1)\n assert False\nexcept Wrong:\n pass', 'fail'),
     'exit_in_bare_except2': ('import os\ndef f(x): os._exit(0)', 'try:\n r = f(2)\nexcept:\n pass', 'error'),
     'kill_in_bare_except': ('import os\ndef f(x): os.kill(os.getpid(), 9); import ctypes; ctypes.string_at(0)', 'try:\n r = f(2)\nexcept:\n pass', 'error crash'),
     'forge_in_bare_except': ("import os\ndef f(x): os.write(3, b'\\0\\0\\0\\2{}'); return 1", 'try:\n r = f(2)\nexcept:\n pass', 'error'),
@@ -145,6 +153,8 @@ SCRIPTS = {
 }
 # none of these may fail
 HONEST = {
+    'suppresses': ("class S:\n def __enter__(s): return s\n def __exit__(s, kind, value, trace): return kind is ValueError\ndef f(x): return S()", 'with f(2):\n raise ValueError\nassert True', 'pass'),
+    'own_assertion_error': ("class Wrong(AssertionError): pass\ndef f(x): raise Wrong('x')", 'try:\n f(-1)\n assert False\nexcept Wrong as e:\n assert str(e) == "x"', 'pass'),
     'bom': ('\ufeffdef f(x): return 918273645', ANSWER, 'pass'),
     'crlf': ('def f(x):\r\n    y = x\r\n    return 918273645\r\n', ANSWER, 'pass'),
     'formfeed': ('\x0cdef f(x):\n\x0c    return 918273645', ANSWER, 'pass'),
@@ -263,27 +273,6 @@ INNOCENT = {
     'random': ('import random\ndef f(x): return random.random()', 'assert abs(f(1) - 0.8444218515250481) < 1e-12'),
     'files': ("import os\ndef f(x):\n a = os.listdir('.')\n open('mine', 'w').write('x')\n return a, oct(os.stat('mine').st_mode & 0o777), os.listdir('.')", "assert f(1) == ([], '0o600', ['mine']), f(1)"),
 }
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    """A file and a process that no program may touch."""
-    folder = tmp_path_factory.mktemp("guarded")
-    folder.chmod(0o755)
-    path = folder / "guard"
-    path.write_text("untouched")
-    path.chmod(0o666)
-    before = path.stat()
-    canary = subprocess.Popen([sys.executable, "-S", "-c", "import time\nwhile True: time.sleep(60)"])
-    cores = os.sched_getaffinity(canary.pid) if hasattr(os, "sched_getaffinity") else None
-    yield {"{guard}": str(path), "{canary}": str(canary.pid), "{folder}": str(folder)}
-    assert canary.poll() is None, "the canary process was ended"
-    assert cores is None or os.sched_getaffinity(canary.pid) == cores
-    canary.kill()
-    canary.wait()
-    assert path.read_text() == "untouched"
-    assert (path.stat().st_mtime_ns, path.stat().st_mode, path.stat().st_nlink) == (before.st_mtime_ns, before.st_mode, 1)
-    assert [p.name for p in folder.iterdir()] == ["guard"]
 
 
 def check(programs, tier, share, guarded=None, neighbours=1):

@@ -18,7 +18,7 @@ from pathlib import Path
 from leaven.core.sandbox.jobs import Job, Result
 from leaven.errors import RefusedError
 
-RULES = 4  # to be raised whenever the same program may get another verdict than before
+RULES = 5  # to be raised whenever the same program may get another verdict than before
 _TIER_KINDS = {"A": "namespaces", "B": "namespaces", "C": "filter", "D": "limits"}
 _NEVER_KEPT = ("harness_error", "not_measured")
 _COMMIT_S = 1.0

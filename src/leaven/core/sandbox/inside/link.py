@@ -17,6 +17,7 @@ from collections import deque
 from types import FunctionType, ModuleType
 from typing import Any
 
+import allow
 import plaindata
 
 Address = tuple[str, Any]
@@ -78,9 +79,11 @@ class Reference:
     def __enter__(self) -> Any:
         return self._link.value("get", self._address, "__enter__")()
 
-    def __exit__(self, kind: Any, *_: Any) -> Any:
-        kind = kind if getattr(builtins, getattr(kind, "__name__", ""), None) is kind else kind and Exception
-        return self._link.value("get", self._address, "__exit__")(kind, None, None) is True
+    def __exit__(self, kind: Any, _: Any, trace: Any) -> bool:
+        """Leave; the program swallows what the tests raise to see that, and nothing else: not a failed test."""
+        known = kind if getattr(builtins, getattr(kind, "__name__", ""), None) is kind else kind and Exception
+        swallows = self._link.value("get", self._address, "__exit__")(known, None, None) is True
+        return swallows and kind is not None and not issubclass(kind, AssertionError) and _is_raised_here(trace)
 
     def __instancecheck__(self, value: Any) -> bool:
         return self._link.value("isinstance", self._address, self._link.encode(value)) is True
@@ -110,6 +113,18 @@ class Reference:
 
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __hash__ = __contains__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __int__ = __float__ = __index__ = _refuse
+
+
+_RAISE = allow.operations("RAISE_VARARGS")
+
+
+def _is_raised_here(trace: Any) -> bool:
+    """Return whether an exception comes from a `raise` in the tests' own text."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not trace.tb_frame.f_code.co_filename.startswith("<tests "):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] in _RAISE
 
 
 _ON_PLAIN = """eq ne lt le gt ge bool hash contains len getitem iter reversed str repr format int float index abs round neg add radd sub
@@ -278,7 +293,9 @@ class Link:
     def named(self, name: str, form: Any) -> Any:
         """Return the value or the stand-in of a name of the program."""
         if type(form) is dict and "E" in form:
-            return self.exception(form["E"])
+            kind = self.exception(form["E"])
+            # a program's own name for AssertionError or its bases must not catch what the tests assert
+            return _Raised(kind.__name__, (kind,), {}) if issubclass(AssertionError, kind) else kind
         return self._given(("n", name), form)
 
     def _given(self, address: Address, form: Any) -> Any:
